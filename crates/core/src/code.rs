@@ -1,0 +1,129 @@
+//! The table of error codes. A code is never reused; each has a page in `docs/errors/`.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Who must act on an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A broken invariant of ours; the connection ends.
+    Bug,
+    /// Whoever wrote the input or the configuration.
+    Usage,
+    /// A checksum, the ledger or a proof is wrong: a human, now; the part stops.
+    Integrity,
+    /// Identity or lease: the operator.
+    Access,
+    /// A verdict: the agent or the approver.
+    Refused,
+    /// A database, provider or store that we depend on.
+    Upstream,
+}
+
+/// An error code: five characters, a valid private SQLSTATE, the same in every protocol.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(&'static str);
+
+impl Code {
+    /// Returns the five characters.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// Returns who must act, told by the second letter.
+    pub fn class(self) -> Class {
+        match self.0.as_bytes().get(1) {
+            Some(b'H') => Class::Refused,
+            Some(b'I') => Class::Integrity,
+            Some(b'L') => Class::Access,
+            Some(b'S') => Class::Upstream,
+            Some(b'U') => Class::Usage,
+            _ => Class::Bug,
+        }
+    }
+
+    /// Returns the exit status of a command that ends with it: 3 held, 4 denied, 2 usage, 1 failed.
+    pub fn exit_status(self) -> u8 {
+        match self.class() {
+            Class::Refused if self == Self::ZH001 || self == Self::ZH003 => 3,
+            Class::Refused => 4,
+            Class::Usage => 2,
+            Class::Bug | Class::Integrity | Class::Access | Class::Upstream => 1,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+macro_rules! codes {
+    ($($code:ident $title:literal,)*) => {
+        impl Code {
+            $(#[doc = concat!(stringify!($code), ": ", $title, ".")]
+            pub const $code: Self = Self(stringify!($code));)*
+
+            /// Every code with its title, in the order of the table.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$code, $title),)*];
+        }
+    };
+}
+
+// The digit after the class letter tells the room: 0 core, 1 wire and judge, 2 store, 3 vault,
+// 4 guard's PostgreSQL door, 5 guard's HTTP door and custody, 6 the binary, 7 replays and tools.
+codes! {
+    ZH001 "held for approval",
+    ZH002 "denied by policy",
+    ZH003 "no proven way back",
+    ZH004 "frozen",
+    ZH005 "approval refused",
+
+    ZI001 "the ledger does not verify",
+    ZI002 "a proof does not verify",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_private_sqlstates() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (code, title) in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{code} is listed twice");
+            assert_eq!(code.as_str().len(), 5, "{code}");
+            assert!(
+                code.as_str()
+                    .bytes()
+                    .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+            );
+            assert!(
+                code.as_str().starts_with('Z'),
+                "{code}: PostgreSQL never uses class Z"
+            );
+            assert!(!title.is_empty() && !title.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn held_and_denied_have_their_own_exit_status() {
+        assert_eq!(Code::ZH001.exit_status(), 3);
+        assert_eq!(Code::ZH002.exit_status(), 4);
+        assert_eq!(Code::ZI001.exit_status(), 1);
+    }
+}
