@@ -95,6 +95,14 @@ codes! {
 
     ZI001 "the ledger does not verify",
     ZI002 "a proof does not verify",
+
+    // store
+    ZI201 "the state file holds an unreadable document",
+    ZS201 "the ledger cannot be written",
+    ZS202 "the state file cannot be used",
+    ZU201 "a key cannot be used",
+    ZU202 "the file is in use, or is something else",
+    ZU203 "the document exists, or was changed meanwhile",
 }
 
 #[cfg(test)]
