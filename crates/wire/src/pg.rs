@@ -1,0 +1,5 @@
+//! PostgreSQL's formats: the client protocol, replication, base backups and the write-ahead log.
+//!
+//! Everything here turns bytes into words and back; sockets and files belong to the shells.
+
+pub mod replication;
