@@ -103,6 +103,21 @@ codes! {
     ZU201 "a key cannot be used",
     ZU202 "the file is in use, or is something else",
     ZU203 "the document exists, or was changed meanwhile",
+
+    // guard: leases, holds and the PostgreSQL door
+    ZH401 "too many holds are waiting",
+    ZL401 "the lease opens nothing",
+    ZU401 "the lease request is not complete",
+    ZU402 "the hold cannot be decided",
+
+    // the binary
+    ZS601 "the other half is not running",
+    ZS602 "the other half did not answer",
+    ZU601 "the configuration is not valid",
+    ZU602 "a secret cannot be had",
+    ZU603 "the source is not known",
+    ZU604 "the local API cannot listen",
+    ZU605 "the request is not understood",
 }
 
 #[cfg(test)]

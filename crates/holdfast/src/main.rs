@@ -1,2 +1,5 @@
 //! stub
+mod api;
+mod config;
+mod report;
 fn main() {}

@@ -1,0 +1,476 @@
+//! The one path from an action to a permit.
+//!
+//! A door brings what was asked, what it would do and what was measured; it gets a permit or a
+//! refusal. The freeze, the policy, the way back, approvals, holds and the ledger meet here and
+//! nowhere else.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holdfast_core::ledger::Draft;
+use holdfast_core::{
+    Action, Code, Coded, Covering, Effect, Effects, ErrorChain, Evidence, HoldId, Judged, Leave,
+    NoWayBack, Permit, Principal, Proof, Reason, SourceName, Timestamp, Untrusted, Verdict,
+    WayBack,
+};
+use holdfast_judge::policy::{Facts, Policy};
+use holdfast_store::ledger::{Ledger, LedgerError};
+use holdfast_store::record::{Record, RecordError, Records};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::hold::{Hold, HoldError, HoldRequest, Holds};
+
+/// What a door brings.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What was asked, by whom.
+    pub action: Action,
+    /// What it would do; resources carry their source where it is known.
+    pub effects: Effects,
+    /// What was measured.
+    pub evidence: Evidence,
+    /// What the policy may look at. `way_back_proven` is filled in here.
+    pub facts: Facts,
+}
+
+/// What a door gets.
+#[derive(Debug)]
+pub enum Decision {
+    /// The action may be performed once. The ledger has it already.
+    Forward(Box<Permit>),
+    /// The action must not be performed. The ledger has that, unless the ledger is what failed.
+    Refused(Refusal),
+}
+
+/// Why an action must not be performed, in words for the one who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code; also the SQLSTATE.
+    pub code: Code,
+    /// What happened and what did not.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+    /// The hold that a human can decide.
+    pub hold: Option<HoldId>,
+}
+
+/// How a permitted action ended, as far as the door can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The target said that it is done.
+    Done,
+    /// The target said that nothing was done.
+    NotDone,
+    /// Nobody knows; it counts as done.
+    Unknown,
+}
+
+/// Everything denied to agents until a human thaws it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// Whether it is on.
+    pub frozen: bool,
+    /// Who last changed it.
+    pub by: Principal,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Record for Freeze {
+    const KIND: &'static str = "freeze";
+}
+
+const FREEZE_ID: &str = "all";
+
+/// What a gatekeeper is made of.
+pub struct Parts {
+    /// Where everything is recorded.
+    pub ledger: Ledger,
+    /// Where holds and the freeze are kept.
+    pub records: Records,
+    /// What decides.
+    pub policy: Policy,
+    /// Who knows whether a source can be brought back.
+    pub way_back: Arc<dyn WayBack>,
+    /// The oldest proof that still counts.
+    pub proof_age_max: Duration,
+}
+
+/// The one who gives permits. Clones share one state.
+#[derive(Clone)]
+pub struct Gatekeeper {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    parts: Parts,
+    holds: Holds,
+    frozen: AtomicBool,
+}
+
+/// A source without a vault: nothing is proven.
+#[derive(Debug, Clone, Copy)]
+pub struct NoVault;
+
+impl WayBack for NoVault {
+    fn way_back(
+        &self,
+        _source: &SourceName,
+        _now: Timestamp,
+    ) -> Result<holdfast_core::WayBackAnswer, NoWayBack> {
+        Err(NoWayBack::Unreachable)
+    }
+}
+
+impl Gatekeeper {
+    /// Makes a gatekeeper, reading whether agents are frozen.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the state file cannot be read.
+    pub fn new(parts: Parts) -> Result<Self, RecordError> {
+        let frozen = parts.records.find::<Freeze>(FREEZE_ID)?;
+        let frozen = frozen.is_some_and(|(freeze, _)| freeze.frozen);
+        let holds = Holds::new(parts.records.clone(), parts.ledger.clone());
+        let shared = Shared { parts, holds, frozen: AtomicBool::new(frozen) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Returns the holds.
+    pub fn holds(&self) -> &Holds {
+        &self.shared.holds
+    }
+
+    /// Returns the ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.parts.ledger
+    }
+
+    /// Tells whether agents are frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.shared.frozen.load(Ordering::SeqCst)
+    }
+
+    /// Denies everything to agents, or ends that.
+    ///
+    /// # Errors
+    /// [`FreezeError`]; a freeze that cannot be recorded is still in force in this process.
+    pub fn set_frozen(&self, frozen: bool, by: Principal) -> Result<(), FreezeError> {
+        let now = clock::now();
+        if frozen {
+            self.shared.frozen.store(true, Ordering::SeqCst);
+        }
+        let kind = if frozen { "agents.frozen" } else { "agents.thawed" };
+        let entry = Draft::new(kind, by.clone(), now);
+        self.shared.parts.ledger.append(entry).map_err(FreezeError::Ledger)?;
+        let freeze = Freeze { frozen, by, at: now };
+        let records = &self.shared.parts.records;
+        match records.find::<Freeze>(FREEZE_ID).map_err(FreezeError::Record)? {
+            Some((_, version)) => records.replace(FREEZE_ID, version, &freeze),
+            None => records.insert(FREEZE_ID, &freeze),
+        }
+        .map_err(FreezeError::Record)?;
+        self.shared.frozen.store(frozen, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Decides about one action. When this returns [`Decision::Forward`], the ledger entry is durable.
+    pub fn decide(&self, asked: Asked) -> Decision {
+        let now = clock::now();
+        match self.judge(asked, now) {
+            Ok(permit) => Decision::Forward(Box::new(permit)),
+            Err(refusal) => Decision::Refused(refusal),
+        }
+    }
+
+    /// Records how a permitted action ended.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the action was performed all the same, and its first entry stands.
+    pub fn outcome(
+        &self,
+        permit: Permit,
+        outcome: Outcome,
+        detail: &str,
+    ) -> Result<(), LedgerError> {
+        let kind = match outcome {
+            Outcome::Done => "action.done",
+            Outcome::NotDone => "action.not_done",
+            Outcome::Unknown => "action.unknown",
+        };
+        let entry = Draft::new(kind, permit.action().principal.clone(), clock::now())
+            .action(permit.action().id.clone())
+            .with("detail", Untrusted(detail).to_string());
+        self.shared.parts.ledger.append(entry).map(|_| ())
+    }
+
+    fn judge(&self, mut asked: Asked, now: Timestamp) -> Result<Permit, Refusal> {
+        if self.is_frozen() {
+            self.record_refusal("action.frozen", &asked, &[], now)?;
+            return Err(frozen());
+        }
+        let way_back = self.way_back(&asked.effects, now);
+        asked.facts.way_back_proven = way_back.is_ok();
+        let verdict = self.shared.parts.policy.verdict(&asked.action, &asked.effects, &asked.facts);
+        match &verdict {
+            Verdict::Deny(reasons) => {
+                self.record_refusal("action.denied", &asked, reasons, now)?;
+                Err(denied(&asked.action, reasons))
+            }
+            Verdict::Allow(_) => self.permit(asked, verdict, Leave::Policy, way_back, now),
+            Verdict::Hold(reasons) => {
+                let lease = asked.action.lease.as_ref();
+                let approved = self.shared.holds.approved(asked.action.digest, lease, now);
+                match approved.map_err(|error| fault(&error))? {
+                    Some(hold) => self.spend(asked, verdict, hold, way_back, now),
+                    None => Err(self.hold(asked, reasons.clone(), way_back.err(), now)),
+                }
+            }
+        }
+    }
+
+    /// Finds the proof that covers everything irreversible; nothing irreversible needs none.
+    fn way_back(&self, effects: &Effects, now: Timestamp) -> Result<Option<Covering>, String> {
+        if !effects.is_irreversible() {
+            return Ok(None);
+        }
+        let irreversible = effects.impacts().iter().filter(|i| i.effect.is_irreversible());
+        let sources: BTreeSet<&SourceName> =
+            irreversible.flat_map(|i| &i.resources).filter_map(|r| r.source.as_ref()).collect();
+        let mut sources = sources.into_iter();
+        let (Some(source), None) = (sources.next(), sources.next()) else {
+            return Err("it cannot be told which one source would have to come back".to_owned());
+        };
+        let answer = self.shared.parts.way_back.way_back(source, now);
+        let proof: Proof = answer.map_err(|error| error.to_string())?.proof;
+        proof
+            .covering(effects, self.shared.parts.proof_age_max, now)
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+
+    fn spend(
+        &self,
+        asked: Asked,
+        verdict: Verdict,
+        hold: Hold,
+        way_back: Result<Option<Covering>, String>,
+        now: Timestamp,
+    ) -> Result<Permit, Refusal> {
+        let way_back = match way_back {
+            Ok(way_back) => way_back,
+            Err(missing) => {
+                self.record_refusal("action.no_way_back", &asked, &[], now)?;
+                return Err(no_way_back(&asked.action, &missing, Some(hold.id)));
+            }
+        };
+        let spent =
+            self.shared.holds.spend(&hold.id, &asked.action, asked.evidence.digest(), now);
+        match spent {
+            Ok(approval) => {
+                self.permit(asked, verdict, Leave::Approval(approval), Ok(way_back), now)
+            }
+            Err(error) => {
+                self.record_refusal("action.approval_refused", &asked, &[], now)?;
+                Err(fault(&error))
+            }
+        }
+    }
+
+    fn permit(
+        &self,
+        asked: Asked,
+        verdict: Verdict,
+        leave: Leave,
+        way_back: Result<Option<Covering>, String>,
+        now: Timestamp,
+    ) -> Result<Permit, Refusal> {
+        let action = asked.action.clone();
+        let covering = match way_back {
+            Ok(covering) => covering,
+            Err(missing) => {
+                self.record_refusal("action.no_way_back", &asked, &[], now)?;
+                return Err(no_way_back(&action, &missing, None));
+            }
+        };
+        let entry = self.entry("action.permitted", &asked, verdict.reasons(), now);
+        let worst = asked.effects.worst();
+        let permit = match (Judged::new(asked.action, asked.effects, verdict), covering) {
+            (Judged::Reversible(judged), _) => Permit::new(judged, leave, ()),
+            (Judged::Irreversible(judged), Some(covering)) => {
+                Permit::new(judged, leave, covering)
+            }
+            (Judged::Irreversible(_), None) => {
+                return Err(no_way_back(&action, "nothing covers it", None));
+            }
+        };
+        let permit = permit.map_err(|error| Refusal {
+            code: error.code(),
+            message: format!("refused: {}: {error}; nothing was executed", action.summary),
+            hint: "a human can look at it with `holdfast hold list`".to_owned(),
+            hold: None,
+        })?;
+        if worst > Some(Effect::Read) {
+            self.shared.parts.ledger.append(entry).map_err(|error| fault(&error))?;
+        }
+        Ok(permit)
+    }
+
+    fn hold(
+        &self,
+        asked: Asked,
+        reasons: Vec<Reason>,
+        missing: Option<String>,
+        now: Timestamp,
+    ) -> Refusal {
+        let request = HoldRequest {
+            action: asked.action.clone(),
+            effects: asked.effects.clone(),
+            evidence: asked.evidence.clone(),
+            reasons: reasons.clone(),
+        };
+        let hold = match self.shared.holds.hold(request, now) {
+            Ok(hold) => hold,
+            Err(error) => return fault(&error),
+        };
+        let entry = self
+            .entry("action.held", &asked, &reasons, now)
+            .with("hold", hold.id.to_string())
+            .with("way_back", missing.clone().map_or_else(|| "proven".to_owned(), |why| why));
+        if let Err(error) = self.shared.parts.ledger.append(entry) {
+            return fault(&error);
+        }
+        let because = because(&asked.effects, &reasons);
+        let way_back = match missing {
+            None => String::new(),
+            Some(why) => format!("; there is no proven way back: {why}"),
+        };
+        let id = &hold.id;
+        Refusal {
+            code: Code::ZH001,
+            message: format!(
+                "held for approval: {}: {because}{way_back}; nothing was executed",
+                asked.action.summary
+            ),
+            hint: format!(
+                "do not retry until a human has approved it with `holdfast hold approve {id}`; then ask for exactly the same again"
+            ),
+            hold: Some(hold.id),
+        }
+    }
+
+    fn record_refusal(
+        &self,
+        kind: &str,
+        asked: &Asked,
+        reasons: &[Reason],
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let entry = self.entry(kind, asked, reasons, now);
+        self.shared.parts.ledger.append(entry).map(|_| ()).map_err(|error| fault(&error))
+    }
+
+    fn entry(&self, kind: &str, asked: &Asked, reasons: &[Reason], now: Timestamp) -> Draft {
+        let action = &asked.action;
+        let mut entry = Draft::new(kind, action.principal.clone(), now)
+            .action(action.id.clone())
+            .with("door", action.door.word())
+            .with("summary", action.summary.clone())
+            .with("digest", action.digest.to_string())
+            .with("effects", serde_json::json!(asked.effects))
+            .with("because", serde_json::json!(reasons));
+        if !asked.evidence.items.is_empty() {
+            entry = entry.with("evidence", serde_json::json!(asked.evidence));
+        }
+        entry.lease = action.lease.clone();
+        entry.source = action.source.clone();
+        entry
+    }
+}
+
+fn because(effects: &Effects, reasons: &[Reason]) -> String {
+    let worst = effects.worst();
+    let impact = effects.impacts().iter().find(|impact| Some(impact.effect) == worst);
+    match (impact, reasons.first()) {
+        (Some(impact), _) if !impact.because.is_empty() => impact.because.clone(),
+        (_, Some(reason)) => reason.text.clone(),
+        _ => "policy asks for a human".to_owned(),
+    }
+}
+
+fn denied(action: &Action, reasons: &[Reason]) -> Refusal {
+    let why = reasons.first().map_or("policy does not permit it", |reason| reason.text.as_str());
+    Refusal {
+        code: Code::ZH002,
+        message: format!("denied by policy: {}: {why}; nothing was executed", action.summary),
+        hint: "an approval does not change this; do something else".to_owned(),
+        hold: None,
+    }
+}
+
+fn frozen() -> Refusal {
+    Refusal {
+        code: Code::ZH004,
+        message: "frozen: a human has stopped all agents; nothing was executed".to_owned(),
+        hint: "wait until a human runs `holdfast thaw`".to_owned(),
+        hold: None,
+    }
+}
+
+fn no_way_back(action: &Action, missing: &str, hold: Option<HoldId>) -> Refusal {
+    Refusal {
+        code: Code::ZH003,
+        message: format!("no proven way back: {}: {missing}; nothing was executed", action.summary),
+        hint: "a human runs `holdfast drill run` for the source; then ask again".to_owned(),
+        hold,
+    }
+}
+
+/// Turns a fault of ours into a refusal: no verdict, no ledger, no state file, no way.
+fn fault(error: &(impl Coded + 'static)) -> Refusal {
+    Refusal {
+        code: error.code(),
+        message: format!("refused: {}; nothing was executed", ErrorChain(error)),
+        hint: error.hint().unwrap_or_else(|| "tell the operator of holdfast".to_owned()),
+        hold: None,
+    }
+}
+
+/// Why a freeze or thaw could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// The ledger could not be written.
+    #[error("the freeze or thaw cannot be recorded")]
+    Ledger(#[source] LedgerError),
+    /// The state file could not be written.
+    #[error("the freeze or thaw cannot be kept")]
+    Record(#[source] RecordError),
+}
+
+impl Coded for FreezeError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Ledger(error) => error.code(),
+            Self::Record(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("agents stay frozen in the running process; mend the disk and repeat".to_owned())
+    }
+}
+
+/// What an hour's rows of a lease were, told by the ledger after a restart.
+pub fn rows_of_entry(entry: &holdfast_core::ledger::Entry) -> Option<(holdfast_core::LeaseId, holdfast_core::RowCount, Timestamp)> {
+    if entry.draft.kind != "action.permitted" {
+        return None;
+    }
+    let effects: Effects = serde_json::from_value(entry.draft.body.get("effects")?.clone()).ok()?;
+    let rows = effects.rows();
+    let lease = entry.draft.lease.clone()?;
+    (rows.0 > 0).then_some((lease, rows, entry.draft.at))
+}
