@@ -1,6 +1,7 @@
 //! Commands, their flags, and what they print: data on stdout, the rest on stderr.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rental::database::{DatabaseUrl, UrlSource};
 use rental::seed::{SeedPlan, SeedSummary};
 use rental::traffic::{Totals, TrafficPlan};
 use rental::verify::{Presence, Unreachable, Verification};
+use rental::web::ServePlan;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Create the schema and fill an empty database with a repeatable office.
     Seed(SeedArgs),
+    /// Serve the counter pages and GET /health until stopped.
+    Serve(ServeArgs),
     /// Book, pay, cancel and read until stopped, and keep a journal of what was acknowledged.
     Traffic(TrafficArgs),
     /// Compare a journal with the database; lost rows are reported, and are no error.
@@ -67,6 +71,18 @@ struct SeedArgs {
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Address to listen on; port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// File that gets {"url","pid"} when the pages can be asked for
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +133,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Seed(args) => seed(args).await,
+            Command::Serve(args) => serve(args).await,
             Command::Traffic(args) => traffic(args).await,
             Command::Verify(args) => verify(args).await,
         }
@@ -159,6 +176,17 @@ fn progress_bar() -> anyhow::Result<ProgressBar> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?);
     bar.enable_steady_tick(Duration::from_millis(250));
     Ok(bar)
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let plan = ServePlan {
+        listen: args.listen,
+        ready_file: args.ready_file,
+    };
+    let say = |url: &str| {
+        let _closed = writeln!(std::io::stderr(), "the counter pages are at {url}");
+    };
+    Ok(rental::web::serve(args.database.source()?, plan, stop_signal()?, say).await?)
 }
 
 async fn traffic(args: TrafficArgs) -> anyhow::Result<()> {

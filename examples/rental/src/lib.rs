@@ -15,3 +15,4 @@ pub mod schema;
 pub mod seed;
 pub mod traffic;
 pub mod verify;
+pub mod web;

@@ -13,7 +13,7 @@ pub const LIMIT_TRAFFIC_OPERATION: Duration = Duration::from_secs(5);
 pub const LIMIT_CONNECT: Duration = Duration::from_millis(1_500);
 
 /// Rolling back after a refused statement; a connection that is slower is thrown away.
-pub const LIMIT_ROLLBACK: Duration = Duration::from_millis(500);
+pub const LIMIT_ROLLBACK: Duration = Duration::from_millis(150);
 
 /// Attempts at one booking when PostgreSQL breaks a deadlock between two of them.
 pub const LIMIT_BOOKING_ATTEMPTS: u32 = 4;
@@ -80,3 +80,6 @@ pub const LIMIT_TRAFFIC_START: Duration = Duration::from_secs(10);
 
 /// Reading everything that `rental verify` reads.
 pub const LIMIT_VERIFY: Duration = Duration::from_secs(120);
+
+/// How long open connections of browsers may last after `rental serve` was asked to stop.
+pub const LIMIT_SHUTDOWN: Duration = Duration::from_secs(2);

@@ -171,16 +171,16 @@ impl Shape {
     /// Adds everything that belongs to one vehicle.
     pub fn vehicle(&self, id: u32, out: &mut VehicleLines) {
         let mut dice = Dice::new(self.seed, "rentals", u64::from(id));
-        let mut day = self.today - (60 + i64::from(dice.between(0, 5))).days();
-        let last = self.today + 40.days();
+        let mut day = self.today - (40 + i64::from(dice.between(0, 3))).days();
+        let last = self.today + 28.days();
         let mut number = 0;
         while day < last {
-            let length = i64::from(dice.between(1, 5));
+            let length = i64::from(dice.between(1, 3));
             let from = day.at(hour(&mut dice, 8), minute(&mut dice), 0, 0);
             let until = (day + length.days()).at(hour(&mut dice, 8), minute(&mut dice), 0, 0);
             number += 1;
             self.rental(&mut dice, (id, number), (from, until), out);
-            day += (length + i64::from(dice.between(1, 5))).days();
+            day += (length + i64::from(dice.between(1, 3))).days();
         }
         for number in 1..=self.history_per_vehicle {
             self.history(id, number, &mut out.history);
