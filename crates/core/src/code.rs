@@ -96,6 +96,9 @@ codes! {
     ZI001 "the ledger does not verify",
     ZI002 "a proof does not verify",
 
+    // judge
+    ZU101 "the policy cannot be used",
+
     // store
     ZI201 "the state file holds an unreadable document",
     ZS201 "the ledger cannot be written",
