@@ -21,7 +21,7 @@ use holdfast_store::record::{Record, RecordError, Records};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::hold::{Hold, HoldError, HoldRequest, Holds};
+use crate::hold::{Hold, HoldRequest, Holds};
 
 /// What a door brings.
 #[derive(Clone, Debug)]
@@ -113,6 +113,14 @@ struct Shared {
     frozen: AtomicBool,
 }
 
+/// What was asked, what was answered and what could bring it back.
+struct Case {
+    asked: Asked,
+    verdict: Verdict,
+    way_back: Result<Option<Covering>, String>,
+    now: Timestamp,
+}
+
 /// A source without a vault: nothing is proven.
 #[derive(Debug, Clone, Copy)]
 pub struct NoVault;
@@ -136,8 +144,14 @@ impl Gatekeeper {
         let frozen = parts.records.find::<Freeze>(FREEZE_ID)?;
         let frozen = frozen.is_some_and(|(freeze, _)| freeze.frozen);
         let holds = Holds::new(parts.records.clone(), parts.ledger.clone());
-        let shared = Shared { parts, holds, frozen: AtomicBool::new(frozen) };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            parts,
+            holds,
+            frozen: AtomicBool::new(frozen),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Returns the holds.
@@ -164,12 +178,27 @@ impl Gatekeeper {
         if frozen {
             self.shared.frozen.store(true, Ordering::SeqCst);
         }
-        let kind = if frozen { "agents.frozen" } else { "agents.thawed" };
+        let kind = if frozen {
+            "agents.frozen"
+        } else {
+            "agents.thawed"
+        };
         let entry = Draft::new(kind, by.clone(), now);
-        self.shared.parts.ledger.append(entry).map_err(FreezeError::Ledger)?;
-        let freeze = Freeze { frozen, by, at: now };
+        self.shared
+            .parts
+            .ledger
+            .append(entry)
+            .map_err(FreezeError::Ledger)?;
+        let freeze = Freeze {
+            frozen,
+            by,
+            at: now,
+        };
         let records = &self.shared.parts.records;
-        match records.find::<Freeze>(FREEZE_ID).map_err(FreezeError::Record)? {
+        match records
+            .find::<Freeze>(FREEZE_ID)
+            .map_err(FreezeError::Record)?
+        {
             Some((_, version)) => records.replace(FREEZE_ID, version, &freeze),
             None => records.insert(FREEZE_ID, &freeze),
         }
@@ -215,19 +244,35 @@ impl Gatekeeper {
         }
         let way_back = self.way_back(&asked.effects, now);
         asked.facts.way_back_proven = way_back.is_ok();
-        let verdict = self.shared.parts.policy.verdict(&asked.action, &asked.effects, &asked.facts);
-        match &verdict {
+        let verdict = self
+            .shared
+            .parts
+            .policy
+            .verdict(&asked.action, &asked.effects, &asked.facts);
+        let case = Case {
+            asked,
+            verdict,
+            way_back,
+            now,
+        };
+        match &case.verdict {
             Verdict::Deny(reasons) => {
-                self.record_refusal("action.denied", &asked, reasons, now)?;
-                Err(denied(&asked.action, reasons))
+                self.record_refusal("action.denied", &case.asked, reasons, now)?;
+                Err(denied(&case.asked.action, reasons))
             }
-            Verdict::Allow(_) => self.permit(asked, verdict, Leave::Policy, way_back, now),
+            Verdict::Allow(_) => self.permit(case, Leave::Policy),
             Verdict::Hold(reasons) => {
-                let lease = asked.action.lease.as_ref();
-                let approved = self.shared.holds.approved(asked.action.digest, lease, now);
+                let action = &case.asked.action;
+                let approved =
+                    self.shared
+                        .holds
+                        .approved(action.digest, action.lease.as_ref(), now);
                 match approved.map_err(|error| fault(&error))? {
-                    Some(hold) => self.spend(asked, verdict, hold, way_back, now),
-                    None => Err(self.hold(asked, reasons.clone(), way_back.err(), now)),
+                    Some(hold) => self.spend(case, &hold),
+                    None => {
+                        let reasons = reasons.clone();
+                        Err(self.hold(case.asked, reasons, case.way_back.err(), now))
+                    }
                 }
             }
         }
@@ -238,9 +283,14 @@ impl Gatekeeper {
         if !effects.is_irreversible() {
             return Ok(None);
         }
-        let irreversible = effects.impacts().iter().filter(|i| i.effect.is_irreversible());
-        let sources: BTreeSet<&SourceName> =
-            irreversible.flat_map(|i| &i.resources).filter_map(|r| r.source.as_ref()).collect();
+        let irreversible = effects
+            .impacts()
+            .iter()
+            .filter(|i| i.effect.is_irreversible());
+        let sources: BTreeSet<&SourceName> = irreversible
+            .flat_map(|i| &i.resources)
+            .filter_map(|r| r.source.as_ref())
+            .collect();
         let mut sources = sources.into_iter();
         let (Some(source), None) = (sources.next(), sources.next()) else {
             return Err("it cannot be told which one source would have to come back".to_owned());
@@ -253,42 +303,37 @@ impl Gatekeeper {
             .map_err(|error| error.to_string())
     }
 
-    fn spend(
-        &self,
-        asked: Asked,
-        verdict: Verdict,
-        hold: Hold,
-        way_back: Result<Option<Covering>, String>,
-        now: Timestamp,
-    ) -> Result<Permit, Refusal> {
-        let way_back = match way_back {
-            Ok(way_back) => way_back,
-            Err(missing) => {
-                self.record_refusal("action.no_way_back", &asked, &[], now)?;
-                return Err(no_way_back(&asked.action, &missing, Some(hold.id)));
-            }
-        };
-        let spent =
-            self.shared.holds.spend(&hold.id, &asked.action, asked.evidence.digest(), now);
+    /// Uses an approval up; one that would not be used for want of a way back stays as it is.
+    fn spend(&self, case: Case, hold: &Hold) -> Result<Permit, Refusal> {
+        if let Err(missing) = &case.way_back {
+            self.record_refusal("action.no_way_back", &case.asked, &[], case.now)?;
+            return Err(no_way_back(
+                &case.asked.action,
+                missing,
+                Some(hold.id.clone()),
+            ));
+        }
+        let evidence = case.asked.evidence.digest();
+        let spent = self
+            .shared
+            .holds
+            .spend(&hold.id, &case.asked.action, evidence, case.now);
         match spent {
-            Ok(approval) => {
-                self.permit(asked, verdict, Leave::Approval(approval), Ok(way_back), now)
-            }
+            Ok(approval) => self.permit(case, Leave::Approval(approval)),
             Err(error) => {
-                self.record_refusal("action.approval_refused", &asked, &[], now)?;
+                self.record_refusal("action.approval_refused", &case.asked, &[], case.now)?;
                 Err(fault(&error))
             }
         }
     }
 
-    fn permit(
-        &self,
-        asked: Asked,
-        verdict: Verdict,
-        leave: Leave,
-        way_back: Result<Option<Covering>, String>,
-        now: Timestamp,
-    ) -> Result<Permit, Refusal> {
+    fn permit(&self, case: Case, leave: Leave) -> Result<Permit, Refusal> {
+        let Case {
+            asked,
+            verdict,
+            way_back,
+            now,
+        } = case;
         let action = asked.action.clone();
         let covering = match way_back {
             Ok(covering) => covering,
@@ -301,9 +346,7 @@ impl Gatekeeper {
         let worst = asked.effects.worst();
         let permit = match (Judged::new(asked.action, asked.effects, verdict), covering) {
             (Judged::Reversible(judged), _) => Permit::new(judged, leave, ()),
-            (Judged::Irreversible(judged), Some(covering)) => {
-                Permit::new(judged, leave, covering)
-            }
+            (Judged::Irreversible(judged), Some(covering)) => Permit::new(judged, leave, covering),
             (Judged::Irreversible(_), None) => {
                 return Err(no_way_back(&action, "nothing covers it", None));
             }
@@ -315,7 +358,11 @@ impl Gatekeeper {
             hold: None,
         })?;
         if worst > Some(Effect::Read) {
-            self.shared.parts.ledger.append(entry).map_err(|error| fault(&error))?;
+            self.shared
+                .parts
+                .ledger
+                .append(entry)
+                .map_err(|error| fault(&error))?;
         }
         Ok(permit)
     }
@@ -340,7 +387,10 @@ impl Gatekeeper {
         let entry = self
             .entry("action.held", &asked, &reasons, now)
             .with("hold", hold.id.to_string())
-            .with("way_back", missing.clone().map_or_else(|| "proven".to_owned(), |why| why));
+            .with(
+                "way_back",
+                missing.clone().unwrap_or_else(|| "proven".to_owned()),
+            );
         if let Err(error) = self.shared.parts.ledger.append(entry) {
             return fault(&error);
         }
@@ -371,7 +421,12 @@ impl Gatekeeper {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let entry = self.entry(kind, asked, reasons, now);
-        self.shared.parts.ledger.append(entry).map(|_| ()).map_err(|error| fault(&error))
+        self.shared
+            .parts
+            .ledger
+            .append(entry)
+            .map(|_| ())
+            .map_err(|error| fault(&error))
     }
 
     fn entry(&self, kind: &str, asked: &Asked, reasons: &[Reason], now: Timestamp) -> Draft {
@@ -394,7 +449,10 @@ impl Gatekeeper {
 
 fn because(effects: &Effects, reasons: &[Reason]) -> String {
     let worst = effects.worst();
-    let impact = effects.impacts().iter().find(|impact| Some(impact.effect) == worst);
+    let impact = effects
+        .impacts()
+        .iter()
+        .find(|impact| Some(impact.effect) == worst);
     match (impact, reasons.first()) {
         (Some(impact), _) if !impact.because.is_empty() => impact.because.clone(),
         (_, Some(reason)) => reason.text.clone(),
@@ -403,10 +461,15 @@ fn because(effects: &Effects, reasons: &[Reason]) -> String {
 }
 
 fn denied(action: &Action, reasons: &[Reason]) -> Refusal {
-    let why = reasons.first().map_or("policy does not permit it", |reason| reason.text.as_str());
+    let why = reasons
+        .first()
+        .map_or("policy does not permit it", |reason| reason.text.as_str());
     Refusal {
         code: Code::ZH002,
-        message: format!("denied by policy: {}: {why}; nothing was executed", action.summary),
+        message: format!(
+            "denied by policy: {}: {why}; nothing was executed",
+            action.summary
+        ),
         hint: "an approval does not change this; do something else".to_owned(),
         hold: None,
     }
@@ -424,7 +487,10 @@ fn frozen() -> Refusal {
 fn no_way_back(action: &Action, missing: &str, hold: Option<HoldId>) -> Refusal {
     Refusal {
         code: Code::ZH003,
-        message: format!("no proven way back: {}: {missing}; nothing was executed", action.summary),
+        message: format!(
+            "no proven way back: {}: {missing}; nothing was executed",
+            action.summary
+        ),
         hint: "a human runs `holdfast drill run` for the source; then ask again".to_owned(),
         hold,
     }
@@ -435,7 +501,9 @@ fn fault(error: &(impl Coded + 'static)) -> Refusal {
     Refusal {
         code: error.code(),
         message: format!("refused: {}; nothing was executed", ErrorChain(error)),
-        hint: error.hint().unwrap_or_else(|| "tell the operator of holdfast".to_owned()),
+        hint: error
+            .hint()
+            .unwrap_or_else(|| "tell the operator of holdfast".to_owned()),
         hold: None,
     }
 }
@@ -465,7 +533,9 @@ impl Coded for FreezeError {
 }
 
 /// What an hour's rows of a lease were, told by the ledger after a restart.
-pub fn rows_of_entry(entry: &holdfast_core::ledger::Entry) -> Option<(holdfast_core::LeaseId, holdfast_core::RowCount, Timestamp)> {
+pub fn rows_of_entry(
+    entry: &holdfast_core::ledger::Entry,
+) -> Option<(holdfast_core::LeaseId, holdfast_core::RowCount, Timestamp)> {
     if entry.draft.kind != "action.permitted" {
         return None;
     }
