@@ -107,6 +107,37 @@ codes! {
     ZU202 "the file is in use, or is something else",
     ZU203 "the document exists, or was changed meanwhile",
 
+    // store: objects
+    ZI251 "an object of the repository is missing or damaged",
+    ZI252 "an object would have been overwritten",
+    ZS251 "the repository cannot be read or written",
+    ZS252 "the repository's disk is full",
+    ZU251 "the directory is not this repository",
+    ZU252 "the repository has a newer format",
+    ZU254 "the repository is in use by another vault",
+
+    // vault
+    ZI301 "the source is another cluster than before",
+    ZI302 "write-ahead log is missing between two positions",
+    ZI303 "write-ahead log is damaged",
+    ZI304 "the base backup does not match its manifest",
+    ZI305 "a restore point does not verify",
+    ZI306 "a drill failed",
+    ZL301 "the source refused the password",
+    ZL302 "the source does not admit replication",
+    ZS301 "the source cannot be reached",
+    ZS302 "the source answered with an error",
+    ZS303 "the spool's disk is full",
+    ZS304 "the spool cannot be read or written",
+    ZS305 "the restored server did not come into service",
+    ZU301 "a setting of the source is missing",
+    ZU302 "the source's version is not supported",
+    ZU303 "the connection string is not usable",
+    ZU304 "the restore target cannot be reached",
+    ZU305 "the restore directory cannot be used",
+    ZU306 "no PostgreSQL of the needed version was found",
+    ZU307 "there is no restore point",
+
     // guard: leases, holds and the PostgreSQL door
     ZH401 "too many holds are waiting",
     ZL401 "the lease opens nothing",

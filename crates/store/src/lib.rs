@@ -10,4 +10,5 @@
 pub mod key;
 pub mod ledger;
 pub mod limits;
+pub mod object;
 pub mod record;

@@ -1,1 +1,31 @@
-//! stub
+//! The half that keeps the ways back: capture, repository, restore, drills.
+//!
+//! It connects out to sources and writes to its own spool and repository. It never removes or
+//! overwrites what it has acknowledged, and never restores over anything.
+//!
+//! # Architecture invariants
+//! - **I2 pull only.** Only this room opens the repository; sources hold nothing of ours.
+//! - **I3 no delete.** Writers are given [`holdfast_store::object::ObjectStore`], which cannot remove.
+//! - **I8 never in place.** A restore goes to a new, empty directory or is refused.
+//! - A position is reported as flushed only after the bytes are durable in the spool.
+//! - A restore point exists only when its signed manifest does, and that is written last.
+//! - A [`holdfast_core::Proof`] is made in the drill and nowhere else.
+
+pub mod config;
+pub mod limits;
+pub mod restore;
+pub mod source;
+pub mod status;
+
+pub use config::{
+    AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
+};
+pub use restore::{
+    Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, RestoreTarget,
+    Restored, ServerAddress, Start,
+};
+pub use source::{
+    CheckReport, ConnectionUrl, Requirement, RequirementState, SourceError, SslMode, Synchronous,
+    UrlError, check_source, disable_synchronous, enable_synchronous,
+};
+pub use status::{CaptureState, PointSpan, ProofState, ProofStatus, SourceStatus, Trouble};

@@ -1,0 +1,122 @@
+//! What the vault is told: sources, places, drills. Parsed by the binary, used here as it is.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::{SourceName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::source::ConnectionUrl;
+
+/// Reads the time; an argument, so that tests own it.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Returns the system's clock.
+pub fn system_clock() -> Clock {
+    Arc::new(|| Timestamp::from(std::time::SystemTime::now()))
+}
+
+/// How commits of the source wait for the vault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckMode {
+    /// Commits never wait; at most about a second of them is lost with the source.
+    #[default]
+    Asynchronous,
+    /// A commit is acknowledged only when the vault has it on disk; none is ever lost.
+    Synchronous,
+}
+
+impl fmt::Display for AckMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asynchronous => "asynchronous",
+            Self::Synchronous => "synchronous",
+        })
+    }
+}
+
+impl FromStr for AckMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "asynchronous" => Ok(Self::Asynchronous),
+            "synchronous" => Ok(Self::Synchronous),
+            _ => Err("the mode is `asynchronous` or `synchronous`".to_owned()),
+        }
+    }
+}
+
+/// A question about the data that the user wants every drill to ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// What it is called in reports.
+    pub name: String,
+    /// The database to ask.
+    pub database: String,
+    /// A query with one row and one column; only `t` passes.
+    pub sql: String,
+}
+
+/// One PostgreSQL cluster to protect.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// Its name.
+    pub name: SourceName,
+    /// How to connect.
+    pub url: ConnectionUrl,
+    /// How commits wait.
+    pub mode: AckMode,
+    /// What drills ask besides the structural checks.
+    pub assertions: Vec<Assertion>,
+}
+
+/// Where PostgreSQL's programs are and who runs them.
+#[derive(Clone, Debug, Default)]
+pub struct PostgresConfig {
+    /// Folders to look in first: a `bin` folder, or one that holds `<major>/bin` or `bin`.
+    pub dirs: Vec<PathBuf>,
+    /// The account that runs restored servers when the vault itself runs as root; `postgres` if unset.
+    pub run_as: Option<String>,
+}
+
+/// When restore points are proven.
+#[derive(Clone, Debug)]
+pub struct DrillConfig {
+    /// Time from one drill to the next.
+    pub every: Duration,
+    /// Where drills restore to; a folder of ours below the state directory, or the system's temporary
+    /// directory where the server's account cannot reach that.
+    pub dir: Option<PathBuf>,
+    /// How long the checks of one drill may take; what is left over is reported as not run.
+    pub budget: Duration,
+}
+
+impl Default for DrillConfig {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(15 * 60),
+            dir: None,
+            budget: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// Everything the vault is told.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// The vault's own state: the spool, drills.
+    pub state: PathBuf,
+    /// The repository's directory.
+    pub repository: PathBuf,
+    /// The sources.
+    pub sources: Vec<SourceConfig>,
+    /// PostgreSQL's programs.
+    pub postgres: PostgresConfig,
+    /// Drills.
+    pub drill: DrillConfig,
+}

@@ -1,0 +1,24 @@
+//! Named limits of this room: every wait, queue, retry and buffer.
+
+use std::time::Duration;
+
+/// How long connecting to a source may take.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a source may take to answer a short question.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long a base backup may send nothing before it counts as dead; a checkpoint may come first.
+pub const BASE_SILENCE: Duration = Duration::from_secs(600);
+/// How often a waiting reader looks at whether it should stop.
+pub const POLL: Duration = Duration::from_millis(200);
+/// How long a WAL stream may send nothing before it counts as dead.
+pub const STREAM_SILENCE: Duration = Duration::from_secs(60);
+/// How often the source is told our position while nothing happens.
+pub const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// The first wait before connecting again; it doubles up to [`BACKOFF_MAX`].
+pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// The longest wait before connecting again.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// The most rows that an answer to a question of ours may have.
+pub const ANSWER_ROWS: usize = 200_000;
+/// How often WAL that is not yet in the repository is put there.
+pub const SHIP_EVERY: Duration = Duration::from_millis(800);

@@ -1,0 +1,374 @@
+//! One blocking connection to a PostgreSQL server: start-up, authentication, questions, raw frames.
+//!
+//! It blocks on purpose: a WAL stream has a thread of its own, so that nothing stands between the
+//! bytes, the disk and the acknowledgement.
+
+mod login;
+
+pub(super) use login::APPLICATION_NAME;
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use holdfast_wire::pg::replication::{
+    Frame, ServerMessage, columns, next_frame, row, server_message,
+};
+use postgres_protocol::message::frontend;
+use tokio_util::sync::CancellationToken;
+
+use super::url::{ConnectionUrl, SslMode};
+use super::{SourceError, from_frame, from_reply, tls};
+use crate::limits;
+
+/// Bytes that are read from the socket at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// SQL.
+    Query,
+    /// Physical replication commands.
+    Replication,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+    Unix(UnixStream),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buf),
+            Self::Tls(stream) => stream.read(buf),
+            Self::Unix(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(buf),
+            Self::Tls(stream) => stream.write(buf),
+            Self::Unix(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+            Self::Unix(stream) => stream.flush(),
+        }
+    }
+}
+
+/// An answer with rows, as text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reply {
+    columns: Vec<String>,
+    rows: Vec<Vec<Option<String>>>,
+}
+
+impl Reply {
+    /// Returns the value in the first row under `column`; `None` when absent or NULL.
+    pub(crate) fn value(&self, column: &str) -> Option<&str> {
+        let at = self.columns.iter().position(|name| name == column)?;
+        self.rows.first()?.get(at)?.as_deref()
+    }
+
+    /// Returns the first value of the first row.
+    pub(crate) fn single(&self) -> Option<&str> {
+        self.rows.first()?.first()?.as_deref()
+    }
+
+    /// Returns the first value of each row that has one.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = &str> {
+        self.rows.iter().filter_map(|row| row.first()?.as_deref())
+    }
+
+    /// Returns all rows.
+    pub(crate) fn rows(&self) -> &[Vec<Option<String>>] {
+        &self.rows
+    }
+}
+
+/// A connection that has passed authentication.
+pub(crate) struct Connection {
+    stream: Stream,
+    buffer: BytesMut,
+    scratch: Box<[u8]>,
+    address: String,
+    user: String,
+    version: u32,
+    stop: CancellationToken,
+}
+
+impl Connection {
+    /// Connects and logs in.
+    pub(crate) fn open(url: &ConnectionUrl, purpose: Purpose) -> Result<Self, SourceError> {
+        Self::open_until(url, purpose, &CancellationToken::new())
+    }
+
+    /// Connects and logs in; every later wait ends early when `stop` is cancelled.
+    pub(crate) fn open_until(
+        url: &ConnectionUrl,
+        purpose: Purpose,
+        stop: &CancellationToken,
+    ) -> Result<Self, SourceError> {
+        let address = url.address();
+        let unreachable = |source| SourceError::Unreachable {
+            address: address.clone(),
+            source,
+        };
+        let tcp = dial(url).map_err(unreachable)?;
+        tcp.set_nodelay(true).map_err(unreachable)?;
+        tcp.set_read_timeout(Some(limits::POLL))
+            .map_err(unreachable)?;
+        tcp.set_write_timeout(Some(limits::ANSWER_WAIT))
+            .map_err(unreachable)?;
+        rustix::net::sockopt::set_socket_keepalive(&tcp, true)
+            .map_err(|errno| unreachable(errno.into()))?;
+        let stream = encrypt(tcp, url)?;
+        let mut connection = Self::around(stream, address, &url.user, stop);
+        connection.log_in(url, purpose)?;
+        Ok(connection)
+    }
+
+    /// Connects to a server of ours over the socket in `folder`.
+    pub(crate) fn open_local(
+        folder: &Path,
+        url: &ConnectionUrl,
+        stop: &CancellationToken,
+    ) -> Result<Self, SourceError> {
+        let path = folder.join(format!(".s.PGSQL.{}", url.port));
+        let address = path.display().to_string();
+        let unreachable = |source| SourceError::Unreachable {
+            address: address.clone(),
+            source,
+        };
+        let unix = UnixStream::connect(&path).map_err(unreachable)?;
+        unix.set_read_timeout(Some(limits::POLL))
+            .map_err(unreachable)?;
+        let mut connection = Self::around(Stream::Unix(unix), address, &url.user, stop);
+        connection.log_in(url, Purpose::Query)?;
+        Ok(connection)
+    }
+
+    fn around(stream: Stream, address: String, user: &str, stop: &CancellationToken) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::with_capacity(READ_BYTES),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            address,
+            user: user.to_owned(),
+            version: 0,
+            stop: stop.clone(),
+        }
+    }
+
+    /// Returns the server's major version.
+    pub(crate) fn major(&self) -> u32 {
+        self.version
+    }
+
+    /// Asks a question or gives a command and returns the last set of rows.
+    pub(crate) fn query(&mut self, sql: &str, step: &'static str) -> Result<Reply, SourceError> {
+        self.query_within(sql, step, limits::ANSWER_WAIT)
+    }
+
+    /// As [`Connection::query`], with a wait of the caller's choice between two messages.
+    pub(crate) fn query_within(
+        &mut self,
+        sql: &str,
+        step: &'static str,
+        wait: Duration,
+    ) -> Result<Reply, SourceError> {
+        self.begin(sql, step)?;
+        let mut reply = Reply::default();
+        let mut refused: Option<ServerMessage> = None;
+        loop {
+            let frame = self.next(wait, step)?;
+            match frame.tag {
+                b'T' => {
+                    reply.columns = columns(&frame.body).map_err(from_reply(step))?;
+                    reply.rows.clear();
+                }
+                b'D' if reply.rows.len() < limits::ANSWER_ROWS => {
+                    let values = row(&frame.body).map_err(from_reply(step))?;
+                    let text = |value: bytes::Bytes| String::from_utf8_lossy(&value).into_owned();
+                    reply
+                        .rows
+                        .push(values.into_iter().map(|value| value.map(text)).collect());
+                }
+                b'E' => {
+                    let message = server_message(&frame.body);
+                    if message.severity == "FATAL" || message.severity == "PANIC" {
+                        return Err(SourceError::Refused {
+                            step,
+                            source: Box::new(message),
+                        });
+                    }
+                    refused.get_or_insert(message);
+                }
+                b'Z' => break,
+                b'C' | b'I' | b'N' | b'S' | b'A' => {}
+                other => return Err(SourceError::nonsense(step, format!("message {other}"))),
+            }
+        }
+        match refused {
+            Some(message) => Err(SourceError::Refused {
+                step,
+                source: Box::new(message),
+            }),
+            None => Ok(reply),
+        }
+    }
+
+    /// Sends a command whose answer the caller reads frame by frame.
+    pub(crate) fn begin(&mut self, sql: &str, step: &'static str) -> Result<(), SourceError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out).map_err(|error| SourceError::nonsense(step, error))?;
+        self.send(&out, step)
+    }
+
+    /// Sends bytes that are complete messages.
+    pub(crate) fn send(&mut self, bytes: &[u8], step: &'static str) -> Result<(), SourceError> {
+        self.stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush())
+            .map_err(|source| self.broken(step, source))
+    }
+
+    /// Returns the next message, or an error when none comes in `wait`.
+    pub(crate) fn next(
+        &mut self,
+        wait: Duration,
+        step: &'static str,
+    ) -> Result<Frame, SourceError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            if let Some(frame) = self.poll(step)? {
+                return Ok(frame);
+            }
+            if Instant::now() >= deadline {
+                return Err(SourceError::Silent {
+                    address: self.address.clone(),
+                    step,
+                });
+            }
+        }
+    }
+
+    /// Returns the next message, or `None` when none comes within [`limits::POLL`].
+    pub(crate) fn poll(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
+        if let Some(frame) = self.buffered(step)? {
+            return Ok(Some(frame));
+        }
+        if self.stop.is_cancelled() {
+            return Err(SourceError::Stopped { step });
+        }
+        match self.stream.read(&mut self.scratch) {
+            Ok(0) => {
+                let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+                Err(self.broken(step, source))
+            }
+            Ok(count) => {
+                self.buffer
+                    .extend_from_slice(self.scratch.get(..count).unwrap_or_default());
+                self.buffered(step)
+            }
+            Err(error) if is_timeout(&error) => Ok(None),
+            Err(source) => Err(self.broken(step, source)),
+        }
+    }
+
+    /// Returns a message that has already arrived completely.
+    pub(crate) fn buffered(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
+        next_frame(&mut self.buffer).map_err(from_frame(step))
+    }
+
+    fn broken(&self, step: &'static str, source: io::Error) -> SourceError {
+        SourceError::Broken {
+            address: self.address.clone(),
+            step,
+            source,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        let _ = self
+            .stream
+            .write_all(&out)
+            .and_then(|()| self.stream.flush());
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
+fn dial(url: &ConnectionUrl) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, limits::CONNECT_WAIT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn encrypt(mut tcp: TcpStream, url: &ConnectionUrl) -> Result<Stream, SourceError> {
+    if url.ssl == SslMode::Disable {
+        return Ok(Stream::Plain(tcp));
+    }
+    let failed = |why: String| SourceError::Tls {
+        address: url.address(),
+        why,
+    };
+    let mut out = BytesMut::new();
+    frontend::ssl_request(&mut out);
+    // One byte exactly: whatever came behind it unencrypted would be somebody else's.
+    let mut answer = [0_u8; 1];
+    let deadline = Instant::now() + limits::CONNECT_WAIT;
+    tcp.write_all(&out)
+        .map_err(|error| failed(error.to_string()))?;
+    loop {
+        match tcp.read_exact(&mut answer) {
+            Ok(()) => break,
+            Err(error) if is_timeout(&error) && Instant::now() < deadline => {}
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    }
+    match (answer, url.ssl) {
+        ([b'S'], _) => {
+            let client = tls::client(url).map_err(failed)?;
+            let mut stream = rustls::StreamOwned::new(client, tcp);
+            while stream.conn.is_handshaking() {
+                match stream.conn.complete_io(&mut stream.sock) {
+                    Ok(_) => {}
+                    Err(error) if is_timeout(&error) && Instant::now() < deadline => {}
+                    Err(error) => return Err(failed(error.to_string())),
+                }
+            }
+            Ok(Stream::Tls(Box::new(stream)))
+        }
+        ([b'N'], SslMode::Prefer) => Ok(Stream::Plain(tcp)),
+        _ => Err(failed("the server does not offer encryption".to_owned())),
+    }
+}

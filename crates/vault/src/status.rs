@@ -1,0 +1,116 @@
+//! What the vault says about itself: per source, per span of restore points.
+
+use holdfast_core::{ByteCount, Lsn, PointId, SourceName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::config::AckMode;
+
+/// What capture of a source is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureState {
+    /// The source cannot be reached; the vault tries again by itself.
+    Disconnected,
+    /// Something must be mended by a person first: another cluster, missing rights, a full disk.
+    Failed,
+    /// Not connected yet.
+    #[default]
+    Starting,
+    /// WAL arrives and is kept.
+    Streaming,
+}
+
+/// How one source stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Which source.
+    pub source: SourceName,
+    /// What capture is doing.
+    pub state: CaptureState,
+    /// The code and text of what stands in the way, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+    /// How commits are configured to wait.
+    pub mode: AckMode,
+    /// PostgreSQL's system identifier, once known.
+    pub system_identifier: Option<u64>,
+    /// The timeline that is streamed.
+    pub timeline: u32,
+    /// Durable in the spool up to here.
+    pub flushed: Lsn,
+    /// In the repository up to here.
+    pub shipped: Lsn,
+    /// WAL of the source that is not yet durable here.
+    pub lag: ByteCount,
+    /// Age of the oldest commit that is not yet durable here; zero when there is none.
+    pub lag_s: f64,
+    /// The newest commit that is durable here.
+    pub newest_commit: Option<Timestamp>,
+    /// The newest restore point, if there is one.
+    pub point: Option<PointId>,
+    /// Whether it is proven.
+    pub proof: ProofStatus,
+    /// What is being done besides streaming, such as `base backup` or `drill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy: Option<String>,
+}
+
+/// What stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The error's code.
+    pub code: String,
+    /// What happened, with its causes.
+    pub what: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// Whether a restore point was really restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProofState {
+    /// The newest drill found something wrong.
+    Failed,
+    /// No drill has ended.
+    #[default]
+    None,
+    /// A drill restored it and all its checks passed.
+    Verified,
+}
+
+/// The newest drill's result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProofStatus {
+    /// How it ended.
+    pub state: ProofState,
+    /// When.
+    pub at: Option<Timestamp>,
+    /// Seconds from the start of the restore to the first committed write.
+    pub rto_s: Option<f64>,
+}
+
+/// One continuous span of positions that can be brought back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PointSpan {
+    /// Which source.
+    pub source: SourceName,
+    /// The timeline of its end.
+    pub timeline: u32,
+    /// The earliest time it brings back.
+    pub from: Timestamp,
+    /// The newest commit it brings back.
+    pub to: Timestamp,
+    /// The earliest position it brings back.
+    pub from_lsn: Lsn,
+    /// The end of its log.
+    pub to_lsn: Lsn,
+    /// The bases in it, oldest first.
+    pub points: Vec<PointId>,
+    /// What it occupies in the repository.
+    pub bytes: ByteCount,
+    /// Age of its end in seconds when it is the current span; how far behind when the vault runs.
+    pub lag_s: f64,
+    /// Whether it is proven.
+    pub proof: ProofStatus,
+}
