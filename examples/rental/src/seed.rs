@@ -83,6 +83,11 @@ pub enum SeedError {
         /// Why it failed.
         source: tokio_postgres::Error,
     },
+    /// Making the rows ended unexpectedly.
+    #[error(
+        "making the rows ended unexpectedly; the office is incomplete: drop the database and seed a new one"
+    )]
+    Worker,
 }
 
 impl SeedPlan {
@@ -151,9 +156,7 @@ pub async fn seed(
     fill_base(client, &shape, &mut summary)
         .await
         .map_err(step("copy companies and customers"))?;
-    fill_vehicles(client, &shape, &mut summary, &mut progress)
-        .await
-        .map_err(step("copy the reservations"))?;
+    fill_vehicles(client, &shape, &mut summary, &mut progress).await?;
     summary.bytes = finish(client).await.map_err(step("analyse the tables"))?;
     summary.seconds = started.elapsed().as_secs_f64();
     Ok(summary)
@@ -198,21 +201,43 @@ async fn fill_base(
     transaction.commit().await
 }
 
+/// Copies what belongs to the vehicles; the next rows are made while the server takes the last ones.
 async fn fill_vehicles(
     client: &mut Client,
     shape: &Shape,
     summary: &mut SeedSummary,
     progress: &mut impl FnMut(u64, u64),
-) -> Result<(), tokio_postgres::Error> {
-    let mut lines = VehicleLines::default();
-    for vehicle in 1..=shape.vehicles() {
-        shape.vehicle(vehicle, &mut lines);
-        if lines.bytes() >= SEED_CHUNK_BYTES || vehicle == shape.vehicles() {
-            copy_vehicles(client, std::mem::take(&mut lines), summary).await?;
+) -> Result<(), SeedError> {
+    let make = |first| {
+        let shape = *shape;
+        tokio::task::spawn_blocking(move || chunk(&shape, first))
+    };
+    let mut making = make(1);
+    loop {
+        let (lines, next) = making.await.map_err(|_panicked| SeedError::Worker)?;
+        making = make(next);
+        if lines.bytes() == 0 {
+            return Ok(());
         }
-        progress(u64::from(vehicle), u64::from(shape.vehicles()));
+        copy_vehicles(client, lines, summary)
+            .await
+            .map_err(|source| SeedError::Statement {
+                step: "copy the reservations",
+                source,
+            })?;
+        progress(u64::from(next - 1), u64::from(shape.vehicles()));
     }
-    Ok(())
+}
+
+/// The rows of the vehicles from `first` on, and the vehicle after them.
+fn chunk(shape: &Shape, first: u32) -> (VehicleLines, u32) {
+    let mut lines = VehicleLines::default();
+    let mut vehicle = first;
+    while vehicle <= shape.vehicles() && lines.bytes() < SEED_CHUNK_BYTES {
+        shape.vehicle(vehicle, &mut lines);
+        vehicle += 1;
+    }
+    (lines, vehicle)
 }
 
 /// Copies a chunk in one transaction; the e-mails are written here and not once more by the triggers.
@@ -313,10 +338,10 @@ const VEHICLES_PER_GIGABYTE: f64 = 300.0;
 const EMPTY_BYTES: f64 = 8.0e6;
 
 /// Bytes of a vehicle with its customers, reservations, payments and e-mails, measured.
-const VEHICLE_BYTES: f64 = 30_000.0;
+const VEHICLE_BYTES: f64 = 20_000.0;
 
 /// Bytes of one row of history with its index entries, measured.
-const HISTORY_ROW_BYTES: f64 = 1_150.0;
+const HISTORY_ROW_BYTES: f64 = 1_030.0;
 
 /// Customers copied at once.
 const CUSTOMERS_AT_ONCE: u32 = 50_000;

@@ -33,11 +33,11 @@ pub struct Verification {
     pub payments: Presence,
     /// Reservations cancelled: present when the reservation is there and cancelled.
     pub cancellations: Presence,
-    /// Rules that must hold in what is there, or `None` when nothing is there.
+    /// Rules that must hold in what is there, or `None` when a table is gone.
     pub invariants: Option<Invariants>,
     /// About the journal.
     pub journal: JournalNote,
-    /// Why nothing is there.
+    /// What is gone as a whole: the database, all tables, or one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -137,10 +137,20 @@ async fn read_all(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_indexscan = off;
             SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off";
         client.batch_execute(begin).await?;
-        found.bookings = presence(client, entries, Kind::Booking).await?;
-        found.payments = presence(client, entries, Kind::Payment).await?;
-        found.cancellations = presence(client, entries, Kind::Cancellation).await?;
-        found.invariants = Some(invariants(client).await?);
+        let reservations = table(client, "reservations").await?;
+        let payments = table(client, "payments").await?;
+        found.bookings = presence(client, entries, Kind::Booking, reservations).await?;
+        found.payments = presence(client, entries, Kind::Payment, payments).await?;
+        found.cancellations = presence(client, entries, Kind::Cancellation, reservations).await?;
+        found.note = match (reservations, payments) {
+            (Table::There, Table::There) => None,
+            (Table::Gone, Table::Gone) => Some("the tables of the office are gone".to_owned()),
+            (Table::Gone, Table::There) => Some("the table reservations is gone".to_owned()),
+            (Table::There, Table::Gone) => Some("the table payments is gone".to_owned()),
+        };
+        if found.note.is_none() {
+            found.invariants = Some(invariants(client).await?);
+        }
         client.batch_execute("COMMIT").await
     };
     Ok(timeout(LIMIT_VERIFY, reading)
@@ -148,12 +158,33 @@ async fn read_all(
         .map_err(|_elapsed| VerifyError::Late)??)
 }
 
+/// Whether a table is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Gone,
+    There,
+}
+
+async fn table(client: &Client, name: &str) -> Result<Table, tokio_postgres::Error> {
+    let sql = "SELECT to_regclass($1) IS NOT NULL";
+    let row = client.query_typed_one(sql, &[(&name, Type::TEXT)]).await?;
+    Ok(if row.try_get(0)? {
+        Table::There
+    } else {
+        Table::Gone
+    })
+}
+
 async fn presence(
     client: &Client,
     entries: &[Entry],
     kind: Kind,
+    table: Table,
 ) -> Result<Presence, tokio_postgres::Error> {
     let ids = Ids::of(entries, kind);
+    if table == Table::Gone {
+        return Ok(ids.none_present());
+    }
     let lost = absent(client, kind, &ids.acknowledged).await?;
     let unknown_absent = absent(client, kind, &ids.unknown).await?;
     Ok(ids.presence(&lost, &unknown_absent))
@@ -227,6 +258,11 @@ impl Ids {
         }
     }
 
+    fn none_present(&self) -> Presence {
+        let list = |ids: &BTreeSet<String>| ids.iter().cloned().collect::<Vec<_>>();
+        self.presence(&list(&self.acknowledged), &list(&self.unknown))
+    }
+
     fn presence(&self, lost: &[String], unknown_absent: &[String]) -> Presence {
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         Presence {
@@ -241,11 +277,7 @@ impl Ids {
 }
 
 fn all_lost(entries: &[Entry], found: &mut Verification) {
-    let nothing_there = |kind| {
-        let ids = Ids::of(entries, kind);
-        let list = |ids: &BTreeSet<String>| ids.iter().cloned().collect::<Vec<_>>();
-        ids.presence(&list(&ids.acknowledged), &list(&ids.unknown))
-    };
+    let nothing_there = |kind| Ids::of(entries, kind).none_present();
     found.bookings = nothing_there(Kind::Booking);
     found.payments = nothing_there(Kind::Payment);
     found.cancellations = nothing_there(Kind::Cancellation);

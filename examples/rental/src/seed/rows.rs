@@ -283,21 +283,25 @@ impl Shape {
         }
         let mut tyre = || dice.between(16, 80);
         let tyres = [tyre(), tyre(), tyre(), tyre()];
-        let details = serde_json::json!({
-            "odometer_km": odometer,
-            "fuel_percent": dice.between(5, 100),
-            "tyres_tenth_mm": tyres,
-            "position": {"lat_e6": dice.between(25_000_000, 48_000_000), "lon_e6": dice.between(70_000_000, 122_000_000)},
-            "checked_by": self.person(1 + vehicle % 40).name,
-            "report": dice.uuid(),
-        });
+        let (latitude, longitude) = (
+            dice.between(25_000_000, 48_000_000),
+            dice.between(70_000_000, 122_000_000),
+        );
+        // Names are letters, spaces and apostrophes, so nothing here needs escaping in JSON.
+        let details = format!(
+            "{{\"odometer_km\":{odometer},\"fuel_percent\":{},\"tyres_tenth_mm\":{tyres:?},\
+             \"position\":{{\"lat_e6\":{latitude},\"lon_e6\":-{longitude}}},\"checked_by\":\"{}\",\"report\":\"{}\"}}",
+            dice.between(5, 100),
+            self.person(1 + vehicle % 40).name,
+            dice.uuid(),
+        );
         out.row(&[
             &id.to_string(),
             &vehicle.to_string(),
             &format!("{at}+00"),
             kind,
             &note,
-            &details.to_string(),
+            &details,
         ]);
     }
 
@@ -385,6 +389,13 @@ impl Lines {
         for (number, field) in fields.iter().enumerate() {
             if number > 0 {
                 self.text.push('\t');
+            }
+            if !field
+                .bytes()
+                .any(|byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t'))
+            {
+                self.text.push_str(field);
+                continue;
             }
             for character in field.chars() {
                 match character {
