@@ -10,6 +10,8 @@
 //! - **Never less than it does.** The judge may call a harmless thing dangerous; it may leave to the
 //!   evidence of execution (`static_only`) only what can write within a transaction and be rolled back.
 
+pub mod http;
 pub mod line;
+pub mod packs;
 pub mod policy;
 pub mod sql;

@@ -7,4 +7,5 @@
 //! - Everything here is pure: the same bytes give the same words.
 //! - Foreign bytes are refused with an error; they never panic and never size an allocation unchecked.
 
+pub mod http;
 pub mod pg;
