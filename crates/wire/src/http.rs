@@ -1,6 +1,14 @@
 //! A request of HTTP as the judge looks at it: whole, normalised, and nothing else.
 
+mod chunk;
+mod head;
+mod query;
+
 use holdfast_core::{Digest, DigestBuilder};
+
+pub use chunk::{ChunkError, Chunks};
+pub use head::{BodyFraming, Head, HeadError, Target, read_head};
+pub use query::{percent_decode, query_pairs};
 
 /// A request with its whole body, after transfer coding was taken off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +40,11 @@ impl HttpRequest {
             (Some((_, value)), None) => std::str::from_utf8(value).ok(),
             _ => None,
         }
+    }
+
+    /// Tells whether there is a header of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(known, _)| known == name)
     }
 
     /// Returns the digest that an approval is bound to: where it goes, what it says, no credentials.

@@ -7,5 +7,7 @@
 //! - Everything here is pure: the same bytes give the same words.
 //! - Foreign bytes are refused with an error; they never panic and never size an allocation unchecked.
 
+pub mod graphql;
 pub mod http;
+pub mod limits;
 pub mod pg;

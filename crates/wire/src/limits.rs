@@ -1,0 +1,31 @@
+//! Named limits of this room.
+
+/// The longest GraphQL request body, in bytes.
+pub const GRAPHQL_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// The longest GraphQL document, in bytes.
+pub const GRAPHQL_DOCUMENT_BYTES_MAX: usize = 1 << 20;
+
+/// Tokens of one GraphQL document.
+pub const GRAPHQL_TOKENS_MAX: usize = 100_000;
+
+/// Nesting of selections and of argument values in one GraphQL document.
+pub const GRAPHQL_DEPTH_MAX: usize = 64;
+
+/// Fields of one request after its fragments were put in place.
+pub const GRAPHQL_FIELDS_MAX: usize = 20_000;
+
+/// Requests in one batch.
+pub const GRAPHQL_BATCH_MAX: usize = 100;
+
+/// Nesting of JSON that is looked at.
+pub const JSON_DEPTH_MAX: usize = 100;
+
+/// The longest head of a request or response of HTTP/1.1, in bytes.
+pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Header lines of one request.
+pub const HTTP_HEADERS_MAX: usize = 128;
+
+/// The longest line that announces a chunk, and all trailer lines together, in bytes.
+pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
