@@ -144,6 +144,20 @@ codes! {
     ZU401 "the lease request is not complete",
     ZU402 "the hold cannot be decided",
 
+    // guard: the HTTP door, custody, packs, scan
+    ZL501 "the HTTP door asks for a lease",
+    ZL502 "the lease token is for another host",
+    ZS501 "the provider cannot be reached",
+    ZS502 "the provider's answer was lost",
+    ZS503 "the HTTP door cannot listen",
+    ZU501 "the HTTP request cannot be understood",
+    ZU502 "the HTTP request is too large",
+    ZU503 "the HTTP request names two hosts",
+    ZU505 "the certificate authority of the HTTP door cannot be used",
+    ZU506 "the credential cannot be taken into custody",
+    ZU507 "a pack cannot be used",
+    ZU508 "the path cannot be scanned",
+
     // the binary
     ZS601 "the other half is not running",
     ZS602 "the other half did not answer",
