@@ -1,0 +1,85 @@
+//! I3: vault and store remove, overwrite and truncate in the listed files only.
+
+use super::Finding;
+use crate::tree::{Tree, has_word};
+
+pub fn check(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for folder in FOLDERS {
+        for (file, rust) in tree.rust(folder) {
+            if LISTED.iter().any(|(path, _)| *path == file.path) {
+                continue;
+            }
+            for line in rust.product() {
+                for word in WORDS.iter().filter(|word| has_word(line.code, word)) {
+                    let text = format!(
+                        "`{word}` outside the files that may remove (xtask/src/tidy/removal.rs)"
+                    );
+                    findings.push(Finding::new(&file.path, line.number, text));
+                }
+            }
+        }
+    }
+    for (path, _) in LISTED {
+        let is_needed = tree.rust(path).any(|(_, rust)| {
+            rust.product()
+                .any(|line| WORDS.iter().any(|word| has_word(line.code, word)))
+        });
+        if !is_needed && tree.file(OWN).is_some() {
+            let text = format!("{path} removes nothing: take it off the list");
+            findings.push(Finding::new(OWN, 0, text));
+        }
+    }
+    findings
+}
+
+const OWN: &str = "xtask/src/tidy/removal.rs";
+const FOLDERS: [&str; 2] = ["crates/store/src/", "crates/vault/src/"];
+
+const WORDS: &[&str] = &[
+    "Expire",
+    "remove_dir",
+    "remove_dir_all",
+    "remove_file",
+    "set_len",
+    "truncate",
+    "unlink",
+    "unlinkat",
+];
+
+/// The files that may, and what they remove.
+const LISTED: &[(&str, &str)] = &[
+    (
+        "crates/store/src/ledger.rs",
+        "the half of a line that a crash left behind; it was never acknowledged",
+    ),
+    (
+        "crates/store/src/object/directory.rs",
+        "its own unfinished temporary files, never an object",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::planted;
+
+    #[test]
+    fn a_removal_outside_the_listed_files_is_found() {
+        let text = "fn f() { fs::remove_dir_all(path); }\n";
+        let tree = planted(&[
+            ("crates/vault/src/capture.rs", text),
+            ("crates/store/src/object/directory.rs", text),
+            ("crates/guard/src/lease.rs", text),
+        ]);
+        let findings = check(&tree);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].path, "crates/vault/src/capture.rs");
+    }
+
+    #[test]
+    fn a_listed_file_that_removes_nothing_is_found() {
+        let tree = planted(&[(OWN, ""), ("crates/store/src/object/directory.rs", "")]);
+        assert_eq!(check(&tree).len(), LISTED.len());
+    }
+}
