@@ -1,4 +1,4 @@
-//! Links between documents lead to files.
+//! Links between documents lead to files, and so do the documents that errors and comments name.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,30 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             }
         }
     }
+    for (file, rust) in tree.rust("") {
+        for (number, line) in rust.raw.iter().enumerate() {
+            let gone = named(line).find(|path| !known.contains(path));
+            if let Some(path) = gone.filter(|_| !file.path.starts_with("xtask/")) {
+                let text = format!("there is no `{path}`");
+                findings.push(Finding::new(&file.path, number + 1, text));
+            }
+        }
+    }
     findings
+}
+
+/// The documents that a line of Rust names by their full path: `docs/threat-model.md`.
+fn named(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices("docs/").filter_map(|(at, _)| {
+        let rest = line.get(at..)?;
+        let before = line.get(..at).and_then(|text| text.chars().next_back());
+        let end = rest.find(".md")?;
+        let path = rest.get(..end + 3)?;
+        let is_path = path
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/.-_".contains(c));
+        (is_path && before.is_none_or(|c| !"/.".contains(c))).then_some(path)
+    })
 }
 
 /// The local files that a line of Markdown links to: `[text](file#part)`, `![text](file)`.
@@ -70,5 +93,14 @@ mod tests {
         let findings = check(&tree);
         assert_eq!(findings.len(), 1);
         assert!(findings[0].text.contains("gone.md"));
+    }
+
+    #[test]
+    fn a_document_that_an_error_names_must_be_there() {
+        let text = "const H: &str = \"see docs/errors/<CODE>.md, docs/gone.md\"; // docs/x.md\n";
+        let tree = planted(&[("docs/x.md", ""), ("crates/a/src/b.rs", text)]);
+        let findings = check(&tree);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].text.contains("docs/gone.md"));
     }
 }

@@ -80,7 +80,7 @@ fn first_test_line(code: &[String]) -> usize {
             .skip(at + 1)
             .map(|line| line.trim())
             .find(|line| !line.is_empty() && !line.starts_with("#["));
-        if next.is_some_and(|line| line.starts_with("mod ") && line.ends_with('{')) {
+        if next.is_some_and(|line| has_word(line, "mod") && line.ends_with('{')) {
             return at;
         }
         search = at + 1;
@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn the_test_module_is_told_apart() {
-        let text = "#[cfg(test)]\nmod outside;\nfn a() {}\n#[cfg(test)]\nmod tests {\n}\n";
+        let text =
+            "#[cfg(test)]\nmod outside;\nfn a() {}\n#[cfg(test)]\npub(crate) mod tests {\n}\n";
         let rust = RustText::new(text, false);
         assert_eq!(rust.product().count(), 3);
         assert_eq!(rust.tests().count(), 3);
