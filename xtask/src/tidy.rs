@@ -1,5 +1,6 @@
 //! The house rules that no compiler knows. One file per rule; each is shown to catch a violation.
 
+mod configuration;
 mod constructors;
 mod decisions;
 mod edges;
@@ -93,6 +94,11 @@ pub fn list() {
 }
 
 const RULES: &[Rule] = &[
+    Rule {
+        name: "configuration",
+        about: "each key of holdfast.toml is explained",
+        check: configuration::check,
+    },
     Rule {
         name: "constructors",
         about: "proofs, permits and approvals are made in their one place",
