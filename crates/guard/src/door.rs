@@ -1,1 +1,3 @@
 //! The doors, one file (and folder) a protocol.
+
+pub mod http;

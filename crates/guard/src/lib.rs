@@ -11,6 +11,7 @@
 //! - **I7 written first.** The ledger entry is durable before a permit leaves [`decide::Gatekeeper`].
 
 pub mod clock;
+pub mod custody;
 pub mod decide;
 pub mod door;
 pub mod hold;

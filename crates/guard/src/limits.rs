@@ -19,3 +19,73 @@ pub const PROOF_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Holds that one lease may have waiting; more are refused without a new hold.
 pub const HOLDS_PER_LEASE_MAX: usize = 50;
+
+// ---- the HTTP door
+
+/// The longest body of a request that passes the HTTP door, in bytes; it is judged as a whole.
+pub const HTTP_BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Connections of agents that are open at once; more wait.
+pub const HTTP_CONNECTIONS_MAX: usize = 512;
+
+/// How long a connection may stay without a request.
+pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(75);
+
+/// How long the head of a request may take from its first byte.
+pub const HTTP_HEAD_WAITS_MAX: Duration = Duration::from_secs(20);
+
+/// How long the body of a request may take.
+pub const HTTP_BODY_WAITS_MAX: Duration = Duration::from_secs(120);
+
+/// How long a TLS handshake may take, on either side.
+pub const HTTP_HANDSHAKE_WAITS_MAX: Duration = Duration::from_secs(10);
+
+/// How long connecting to a provider may take.
+pub const HTTP_CONNECT_WAITS_MAX: Duration = Duration::from_secs(10);
+
+/// How long a provider may take to begin its answer.
+pub const HTTP_ANSWER_WAITS_MAX: Duration = Duration::from_secs(120);
+
+/// How long one piece of an answer may take, from the provider or to the agent.
+pub const HTTP_PIECE_WAITS_MAX: Duration = Duration::from_secs(120);
+
+/// How long a provider may take to answer a question of ours, all questions of one request together.
+pub const HTTP_QUESTIONS_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// The longest answer to a question of ours, in bytes.
+pub const HTTP_QUESTION_ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// The longest answer of a provider that is looked into for errors, in bytes.
+pub const HTTP_ANSWER_READ_BYTES_MAX: usize = 64 << 10;
+
+/// Idle connections that are kept for one provider host.
+pub const HTTP_POOL_PER_HOST_MAX: usize = 64;
+
+/// Certificates of hosts that are kept in memory; beyond that they are made anew.
+pub const HTTP_LEAVES_MAX: usize = 1024;
+
+/// The longest that a held request may wait on its connection: clients give up after about 60 s.
+pub const HTTP_HOLD_WAITS_MAX: Duration = Duration::from_secs(55);
+
+/// How often a held request that waits looks whether it was decided.
+pub const HTTP_HOLD_LOOKS_EVERY: Duration = Duration::from_millis(250);
+
+/// Connections that still run when the door closes get so long to end.
+pub const HTTP_CLOSE_WAITS_MAX: Duration = Duration::from_secs(5);
+
+// ---- custody and scan
+
+/// The longest file that a credential is taken from, in bytes.
+pub const CUSTODY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The longest file that is searched for credentials, in bytes.
+pub const SCAN_FILE_BYTES_MAX: u64 = 2 << 20;
+
+/// Files that one scan looks at.
+pub const SCAN_FILES_MAX: usize = 200_000;
+
+/// How deep a scan goes.
+pub const SCAN_DEPTH_MAX: usize = 32;
+
+/// Lines around a credential in which a word that names its provider is looked for.
+pub const SCAN_CONTEXT_LINES: usize = 3;
