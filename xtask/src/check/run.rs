@@ -58,13 +58,22 @@ fn show(pipe: impl Read + Send + 'static, text: &Arc<Mutex<String>>) -> thread::
     thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
-            println!("{line}");
+            if !is_empty_result(&line) {
+                println!("{line}");
+            }
             if let Ok(mut text) = text.lock() {
                 text.push_str(&line);
                 text.push('\n');
             }
         }
     })
+}
+
+/// Whether cargo's own runner says with this line that a package has no tests of the kind.
+fn is_empty_result(line: &str) -> bool {
+    line.is_empty()
+        || line == "running 0 tests"
+        || line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored")
 }
 
 const LIMIT_DRAIN: Duration = Duration::from_secs(5);
