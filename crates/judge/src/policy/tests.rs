@@ -336,3 +336,14 @@ fn a_verdict_costs_little() {
         assert!(each.as_millis() < 5, "{what} took {each:?}");
     }
 }
+
+#[test]
+fn the_examples_of_the_document_can_be_used() {
+    let document = include_str!("../../../../docs/policy.md");
+    let code = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "));
+    let examples = code.collect::<Vec<_>>().join("\n");
+    assert_eq!(examples.matches("@id(").count(), 2);
+    Policy::parse(&examples).unwrap();
+}
