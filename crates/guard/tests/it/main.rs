@@ -1,0 +1,3 @@
+//! The doors against real clients and real servers.
+
+mod http_door;
