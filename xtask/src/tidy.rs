@@ -3,6 +3,7 @@
 mod configuration;
 mod constructors;
 mod decisions;
+mod dependencies;
 mod edges;
 pub mod errors;
 mod habits;
@@ -108,6 +109,11 @@ const RULES: &[Rule] = &[
         name: "decisions",
         about: "decisions are numbered once and have their four parts",
         check: decisions::check,
+    },
+    Rule {
+        name: "dependencies",
+        about: "what is declared as a dependency is used",
+        check: dependencies::check,
     },
     Rule {
         name: "edges",

@@ -3,6 +3,7 @@
 use toml::Table;
 
 use super::Finding;
+use super::dependencies::line_of;
 use crate::tree::{File, Tree};
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -80,14 +81,6 @@ fn names<'a>(manifest: &'a Table, section: &str) -> impl Iterator<Item = &'a str
 
 fn is_ours(name: &str) -> bool {
     ROOMS.iter().any(|(room, _)| *room == name)
-}
-
-fn line_of(text: &str, dependency: &str) -> usize {
-    let starts = |line: &str| {
-        let rest = line.strip_prefix(dependency).unwrap_or_default();
-        rest.starts_with([' ', '=', '.'])
-    };
-    text.lines().position(starts).map_or(0, |at| at + 1)
 }
 
 #[derive(PartialEq, Eq)]
@@ -237,10 +230,5 @@ mod tests {
     #[test]
     fn a_crate_without_a_place_is_found() {
         assert_eq!(texts("[package]\nname = \"new\"\n").len(), 1);
-    }
-
-    #[test]
-    fn the_line_of_a_dependency_is_told() {
-        assert_eq!(line_of("[d]\ntokio-util = {}\ntokio = {}\n", "tokio"), 3);
     }
 }
