@@ -82,8 +82,10 @@ pub struct TakeRequest<'a> {
     pub provider: &'a str,
     /// The hosts that it may go to.
     pub hosts: &'a [String],
-    /// The lease whose token takes its place.
+    /// The lease that stands for it.
     pub issued: &'a Issued,
+    /// What takes its place: the lease's token, or the lease's connection string for a database.
+    pub replacement: &'a Secret,
 }
 
 impl fmt::Debug for TakeRequest<'_> {

@@ -17,3 +17,4 @@ pub mod door;
 pub mod hold;
 pub mod lease;
 pub mod limits;
+pub mod scan;

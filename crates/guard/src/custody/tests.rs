@@ -54,6 +54,7 @@ impl Bench {
             provider: "railway",
             hosts: &["backboard.railway.app".to_owned()],
             issued: &self.issued,
+            replacement: &self.issued.token,
         };
         self.custody.take(&request, Principal::human("ann"))
     }

@@ -36,6 +36,7 @@ use crate::limits::{HTTP_CLOSE_WAITS_MAX, HTTP_CONNECTIONS_MAX, HTTP_HOLD_WAITS_
 use exchange::Door;
 use upstream::Upstreams;
 
+pub use ask::Asker;
 pub use ca::{Ca, CaError};
 pub use env::lease_env;
 pub use upstream::UpstreamOverride;

@@ -187,6 +187,7 @@ impl Bench {
             provider: "railway",
             hosts: &[HOST.to_owned()],
             issued: &self.lease,
+            replacement: &self.lease.token,
         };
         self.custody
             .take(&request, Principal::human("ann"))

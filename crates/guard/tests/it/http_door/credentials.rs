@@ -124,3 +124,34 @@ async fn a_lease_that_is_revoked_ends_in_an_open_tunnel_too() {
     assert!(said.stderr.contains("407"), "{said:?}");
     assert_eq!(bench.provider.asked().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_found_token_is_asked_about_by_reading_only() {
+    use holdfast_guard::door::http::UpstreamOverride;
+    use holdfast_guard::scan::{ask_reach, scan};
+    use holdfast_judge::packs::Packs;
+
+    let bench = Bench::new().await;
+    let notes = bench.folder.path().join("notes.env");
+    std::fs::write(&notes, format!("RAILWAY_API_TOKEN={REAL}\n")).unwrap();
+    let packs = Packs::shipped();
+    let found = scan(&[notes], &packs).unwrap().findings.remove(0);
+    let upstream = |host: &str| UpstreamOverride {
+        host: host.to_owned(),
+        connect: bench.provider.address,
+        ca_file: Some(bench.provider.ca_file.clone()),
+    };
+    let mut found = found;
+    found.hosts = vec![super::bench::HOST.to_owned()];
+    let reach = ask_reach(&found, &packs, &[upstream(super::bench::HOST)]).await;
+    assert_eq!(reach.valid, Some(true), "{reach:?}");
+    assert!(
+        reach.names.contains(&"postgres-volume".to_owned()),
+        "{reach:?}"
+    );
+    let seen = [bench.provider.asked(), bench.provider.questions()].concat();
+    assert!(
+        seen.iter().all(|seen| seen.body.contains("query {")),
+        "{seen:?}"
+    );
+}

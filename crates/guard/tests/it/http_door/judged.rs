@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::bench::{Bench, HOST, REAL, Setup, URL, delete, hold_of};
 use super::upstream::VOLUME;
 
+/// How often a condition is looked at; the test's own deadline is curl's.
+const POLL: Duration = Duration::from_millis(20);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_incidents_very_call_is_held_and_nothing_is_forwarded() {
     let bench = Bench::new().await;
@@ -40,8 +43,6 @@ async fn the_incidents_very_call_is_held_and_nothing_is_forwarded() {
 async fn no_way_of_writing_the_call_passes() {
     let bench = Bench::new().await;
     let auth = format!("Authorization: Bearer {REAL}");
-    let query = "query=mutation%7BvolumeDelete(volumeId:%22x%22)%7D";
-    let get = format!("{URL}?{query}");
     let bodies = [
         r#"{"query":"mutation { a: volumeDelete(volumeId: \"x\") }"}"#,
         r#"{"query":"mutation { ...F } fragment F on Mutation { volumeDelete(volumeId: \"x\") }"}"#,
@@ -66,6 +67,19 @@ async fn no_way_of_writing_the_call_passes() {
             assert!(said.body.contains("ZH001"), "{body}: {said:?}");
         }
     }
+    assert!(
+        bench.provider.asked().is_empty(),
+        "{:?}",
+        bench.provider.asked()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_method_header_or_path_passes() {
+    let bench = Bench::new().await;
+    let auth = format!("Authorization: Bearer {REAL}");
+    let query = "query=mutation%7BvolumeDelete(volumeId:%22x%22)%7D";
+    let get = format!("{URL}?{query}");
     for args in [
         vec![get.as_str(), "-H", &auth],
         vec!["-X", "DELETE", URL, "-H", &auth],
@@ -218,7 +232,7 @@ async fn a_held_request_may_wait_for_its_approval() {
             if let Some(hold) = bench.gatekeeper.holds().list().unwrap().first() {
                 return bench.approve(hold.id.as_str());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     let (said, ()) = tokio::join!(asking, approving);
