@@ -67,15 +67,15 @@ async fn put(
     let request = builder
         .body(body)
         .map_err(|_| "it cannot be asked".to_owned())?;
-    let (response, sender) = match upstreams.send(to, request).await {
+    let (response, mut line) = match upstreams.send(to, request).await {
         Ok(answered) => answered,
         Err(NoAnswer::Lost(why) | NoAnswer::NotSent(why)) => return Err(why),
     };
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), HTTP_QUESTION_ANSWER_BYTES_MAX);
-    let body = body.collect().await;
+    let body = line.drive(body.collect()).await;
     let body = body.map_err(|_| "the answer is cut or too long".to_owned())?;
-    upstreams.give_back(to, sender);
+    upstreams.give_back(to, line);
     if status != 200 {
         return Err(format!("the provider answered with status {status}"));
     }

@@ -32,6 +32,9 @@ impl From<std::io::Error> for End {
     }
 }
 
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 16 << 10;
+
 const BAD_REQUEST: (u16, &str) = (400, "Bad Request");
 const TOO_LARGE: (u16, &str) = (413, "Content Too Large");
 const MISDIRECTED: (u16, &str) = (421, "Misdirected Request");
@@ -322,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     async fn fill(&mut self) -> Result<bool, End> {
+        self.buffer.reserve(READ_BYTES);
         Ok(self.stream.read_buf(&mut self.buffer).await? > 0)
     }
 

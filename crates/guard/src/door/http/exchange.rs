@@ -15,13 +15,12 @@ use holdfast_judge::policy::Facts;
 use holdfast_wire::http::{Head, HttpRequest};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
 use super::ca::Ca;
 use super::headers;
 use super::refusal::Reply;
 use super::relay::{self, Beginning};
-use super::upstream::{Destination, NoAnswer, Upstreams};
+use super::upstream::{Destination, Line, NoAnswer, Upstreams};
 use crate::clock;
 use crate::custody::Custody;
 use crate::decide::{Asked, Decision, Gatekeeper, Outcome, Refusal};
@@ -56,7 +55,7 @@ pub(super) enum Answer {
 pub(super) struct ProviderAnswer {
     pub response: hyper::Response<Incoming>,
     pub begun: Beginning,
-    pub sender: SendRequest<Full<Bytes>>,
+    pub line: Line,
     pub destination: Destination,
 }
 
@@ -351,17 +350,17 @@ impl Door {
             )),
         };
         match sent {
-            Ok((mut response, sender)) => {
+            Ok((mut response, mut line)) => {
                 let mut begun = Beginning::default();
                 if !reads {
-                    begun = relay::beginning(response.body_mut()).await;
+                    begun = relay::beginning(response.body_mut(), &mut line).await;
                     let (outcome, detail) = relay::outcome(response.status().as_u16(), &begun);
                     self.record(permit, outcome, detail).await;
                 }
                 Answer::Provider(Box::new(ProviderAnswer {
                     response,
                     begun,
-                    sender,
+                    line,
                     destination,
                 }))
             }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::exchange::{Door, ProviderAnswer};
 use super::headers::is_hop_by_hop;
+use super::upstream::Line;
 use crate::decide::Outcome;
 use crate::limits::{HTTP_ANSWER_READ_BYTES_MAX, HTTP_PIECE_WAITS_MAX};
 
@@ -23,11 +24,11 @@ pub(super) struct Beginning {
 }
 
 /// Reads the beginning of an answer, as much as is looked into.
-pub(super) async fn beginning(body: &mut Incoming) -> Beginning {
+pub(super) async fn beginning(body: &mut Incoming, line: &mut Line) -> Beginning {
     let mut begun = Beginning::default();
     let mut length = 0_usize;
     while length < HTTP_ANSWER_READ_BYTES_MAX {
-        match piece(body).await {
+        match piece(body, line).await {
             Ok(Some(bytes)) => {
                 length = length.saturating_add(bytes.len());
                 begun.pieces.push(bytes);
@@ -45,9 +46,9 @@ pub(super) async fn beginning(body: &mut Incoming) -> Beginning {
     begun
 }
 
-async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, ()> {
+async fn piece(body: &mut Incoming, line: &mut Line) -> Result<Option<Bytes>, ()> {
     loop {
-        match timeout(HTTP_PIECE_WAITS_MAX, body.frame()).await {
+        match timeout(HTTP_PIECE_WAITS_MAX, line.drive(body.frame())).await {
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) if bytes.is_empty() => {}
                 Ok(bytes) => return Ok(Some(bytes)),
@@ -102,7 +103,7 @@ pub(super) async fn relay<S: AsyncWrite + Unpin>(
     let ProviderAnswer {
         response,
         begun,
-        sender,
+        line: mut upstream,
         destination,
     } = answer;
     let (parts, mut body) = response.into_parts();
@@ -133,7 +134,7 @@ pub(super) async fn relay<S: AsyncWrite + Unpin>(
         let next = match pieces.next() {
             Some(bytes) => Some(bytes),
             None if ended => None,
-            None => match piece(&mut body).await {
+            None => match piece(&mut body, &mut upstream).await {
                 Ok(next) => next,
                 // The agent must see that the answer is cut: the connection closes without its end.
                 Err(()) => return false,
@@ -154,7 +155,6 @@ pub(super) async fn relay<S: AsyncWrite + Unpin>(
                 }
             }
         }
-        // Nothing is held back while the provider takes its time.
         let last = next.is_none();
         if write(to, &out, HTTP_PIECE_WAITS_MAX).await.is_err() {
             return false;
@@ -164,7 +164,7 @@ pub(super) async fn relay<S: AsyncWrite + Unpin>(
             break;
         }
     }
-    door.upstreams.give_back(&destination, sender);
+    door.upstreams.give_back(&destination, upstream);
     keep
 }
 

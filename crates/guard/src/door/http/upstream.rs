@@ -1,9 +1,14 @@
 //! Connections to providers: verified TLS, kept alive, one request at a time on each.
+//!
+//! A connection is driven by the task that uses it, not by one of its own: handing each request and
+//! each piece of an answer from one task to another costs more than everything else here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -54,10 +59,60 @@ pub(super) enum NoAnswer {
 pub(super) struct Upstreams {
     overrides: BTreeMap<String, (SocketAddr, Option<Arc<ClientConfig>>)>,
     tls: Arc<ClientConfig>,
-    idle: Mutex<BTreeMap<Destination, Vec<Sender>>>,
+    idle: Mutex<BTreeMap<Destination, Vec<Line>>>,
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+/// One connection to a provider. It moves only while [`Line::drive`] runs.
+pub(super) struct Line {
+    sender: SendRequest<Full<Bytes>>,
+    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
+}
+
+impl Line {
+    /// Waits for `future`, which waits for this connection, while moving the connection's bytes.
+    pub(super) async fn drive<F: Future>(&mut self, future: F) -> F::Output {
+        drive(&mut self.connection, future).await
+    }
+
+    async fn send(
+        &mut self,
+        request: hyper::Request<Full<Bytes>>,
+    ) -> Result<hyper::Response<Incoming>, (Option<hyper::Request<Full<Bytes>>>, String)> {
+        // A connection that was idle says only when it is moved that it is ready, or gone.
+        if drive(&mut self.connection, self.sender.ready())
+            .await
+            .is_err()
+        {
+            return Err((Some(request), "the connection was closed".to_owned()));
+        }
+        let sending = drive(&mut self.connection, self.sender.try_send_request(request));
+        match timeout(HTTP_ANSWER_WAITS_MAX, sending).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(mut error)) => Err((error.take_message(), error.error().to_string())),
+            Err(_) => Err((None, "the answer did not come in time".to_owned())),
+        }
+    }
+}
+
+async fn drive<F: Future>(
+    connection: &mut Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
+    future: F,
+) -> F::Output {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(output);
+        }
+        if let Some(moving) = connection
+            && moving.as_mut().poll(context).is_ready()
+        {
+            // Its end, good or bad, reaches whoever waits for the answer.
+            *connection = None;
+        }
+        future.as_mut().poll(context)
+    })
+    .await
+}
 
 impl Upstreams {
     pub(super) fn new(overrides: &[UpstreamOverride]) -> Result<Self, String> {
@@ -87,55 +142,45 @@ impl Upstreams {
         &self,
         to: &Destination,
         request: hyper::Request<Full<Bytes>>,
-    ) -> Result<(hyper::Response<Incoming>, Sender), NoAnswer> {
-        let mut sender = match self.take_idle(to) {
-            Some(sender) => sender,
-            None => self.connect(to).await.map_err(NoAnswer::NotSent)?,
-        };
-        let answer = timeout(HTTP_ANSWER_WAITS_MAX, sender.try_send_request(request)).await;
-        match answer {
-            Ok(Ok(answer)) => Ok((answer, sender)),
-            Ok(Err(mut error)) => match error.take_message() {
+    ) -> Result<(hyper::Response<Incoming>, Line), NoAnswer> {
+        let mut request = request;
+        while let Some(mut line) = self.take_idle(to) {
+            match line.send(request).await {
+                Ok(answer) => return Ok((answer, line)),
                 // The connection had been closed while it was idle; nothing of the request left.
-                Some(request) => {
-                    let mut sender = self.connect(to).await.map_err(NoAnswer::NotSent)?;
-                    let again = timeout(HTTP_ANSWER_WAITS_MAX, sender.send_request(request)).await;
-                    match again {
-                        Ok(Ok(answer)) => Ok((answer, sender)),
-                        Ok(Err(error)) => Err(NoAnswer::Lost(error.to_string())),
-                        Err(_) => Err(NoAnswer::Lost(late())),
-                    }
-                }
-                None => Err(NoAnswer::Lost(error.error().to_string())),
-            },
-            Err(_) => Err(NoAnswer::Lost(late())),
+                Err((Some(unsent), _)) => request = unsent,
+                Err((None, why)) => return Err(NoAnswer::Lost(why)),
+            }
+        }
+        let mut line = self.connect(to).await.map_err(NoAnswer::NotSent)?;
+        match line.send(request).await {
+            Ok(answer) => Ok((answer, line)),
+            Err((Some(_), why)) => Err(NoAnswer::NotSent(why)),
+            Err((None, why)) => Err(NoAnswer::Lost(why)),
         }
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub(super) fn give_back(&self, to: &Destination, sender: Sender) {
-        if sender.is_closed() {
+    pub(super) fn give_back(&self, to: &Destination, line: Line) {
+        if line.connection.is_none() || line.sender.is_closed() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_host = idle.entry(to.clone()).or_default();
-        if of_host.len() < HTTP_POOL_PER_HOST_MAX {
-            of_host.push(sender);
-        }
-    }
-
-    fn take_idle(&self, to: &Destination) -> Option<Sender> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_host = idle.get_mut(to)?;
-        while let Some(sender) = of_host.pop() {
-            if sender.is_ready() {
-                return Some(sender);
+        if let Some(of_host) = idle.get_mut(to) {
+            if of_host.len() < HTTP_POOL_PER_HOST_MAX {
+                of_host.push(line);
             }
+        } else {
+            idle.insert(to.clone(), vec![line]);
         }
-        None
     }
 
-    async fn connect(&self, to: &Destination) -> Result<Sender, String> {
+    fn take_idle(&self, to: &Destination) -> Option<Line> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.get_mut(to)?.pop()
+    }
+
+    async fn connect(&self, to: &Destination) -> Result<Line, String> {
         let special = self.overrides.get(&to.host);
         let stream = match timeout(HTTP_CONNECT_WAITS_MAX, self.open(to)).await {
             Ok(opened) => opened?,
@@ -189,10 +234,6 @@ impl Upstreams {
     }
 }
 
-fn late() -> String {
-    "the answer did not come in time".to_owned()
-}
-
 fn is_of_the_link(address: SocketAddr) -> bool {
     match address.ip() {
         std::net::IpAddr::V4(v4) => v4.is_link_local(),
@@ -203,16 +244,15 @@ fn is_of_the_link(address: SocketAddr) -> bool {
     }
 }
 
-async fn shake<T>(io: TokioIo<T>) -> Result<Sender, String>
+async fn shake<T>(io: TokioIo<T>) -> Result<Line, String>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = handshake(io).await.map_err(|error| error.to_string())?;
-    tokio::spawn(async move {
-        // Its error reaches whoever waits for the answer.
-        drop(connection.await);
-    });
-    Ok(sender)
+    Ok(Line {
+        sender,
+        connection: Some(Box::pin(connection)),
+    })
 }
 
 fn client_config(extra: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, String> {

@@ -122,7 +122,12 @@ async fn answer(
         r#"{"data":{"done":true}}"#.to_owned()
     };
     let dies = seen.body.contains("die-after-reading");
-    noted.lock().unwrap().push(seen);
+    let mut noted = noted.lock().unwrap();
+    // Measuring sends far more than anybody looks at.
+    if noted.len() < 100 {
+        noted.push(seen);
+    }
+    drop(noted);
     assert!(!dies, "the provider dies on purpose");
     let response = hyper::Response::builder().header("content-type", "application/json");
     Ok(response.body(Full::new(Bytes::from(text))).unwrap())
