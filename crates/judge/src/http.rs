@@ -13,7 +13,6 @@ use crate::policy::{Facts, Policy};
 
 /// One line of input.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct HttpLine {
     /// The id, given back as it is.
     pub id: serde_json::Value,

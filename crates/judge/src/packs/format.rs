@@ -110,6 +110,8 @@ pub(super) enum Test {
     Not(Vec<Value>),
     /// It is there and null.
     Null,
+    /// It is there, and everything in it stands at one of these places.
+    Only(Vec<Pattern>),
     /// It is there and not null.
     Present,
 }

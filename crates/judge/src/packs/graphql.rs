@@ -200,12 +200,36 @@ impl When {
                 found.retain(|one| one.value.is_null());
                 found
             }
+            Test::Only(places) => {
+                found.retain(|one| holds_only(&one.value, places));
+                for one in &mut found {
+                    // It is about all of the value; conditions about places in it still count.
+                    one.place.clear();
+                }
+                found
+            }
             Test::Present => {
                 found.retain(|one| !one.value.is_null());
                 found
             }
         }
     }
+}
+
+fn holds_only(value: &Value, places: &[Pattern]) -> bool {
+    let known: Vec<String> = places
+        .iter()
+        .flat_map(|place| place.find(value))
+        .map(|found| found.place)
+        .collect();
+    let leaves = Pattern::leaves(value);
+    let is_known = |leaf: &String| {
+        known.iter().any(|place| {
+            let rest = leaf.strip_prefix(place.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
+    value.is_object() && leaves.iter().all(is_known)
 }
 
 fn is_empty(value: &Value) -> bool {

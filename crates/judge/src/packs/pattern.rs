@@ -95,6 +95,30 @@ impl Pattern {
         names
     }
 
+    /// Returns the places of everything in a value that is not an object with fields or a list with items.
+    pub(super) fn leaves(value: &Value) -> Vec<String> {
+        let (mut waiting, mut leaves) = (
+            vec![Found {
+                value: std::borrow::Cow::Borrowed(value),
+                captured: BTreeMap::new(),
+                place: String::new(),
+            }],
+            Vec::new(),
+        );
+        while let Some(here) = waiting.pop() {
+            let below = children(&here);
+            if below.is_empty() {
+                leaves.push(here.place.clone());
+            }
+            waiting.extend(below.into_iter().map(|(key, value)| Found {
+                value,
+                captured: BTreeMap::new(),
+                place: format!("{}/{key}", here.place),
+            }));
+        }
+        leaves
+    }
+
     /// Puts the names of captures in, so that the pattern leads to one place only.
     pub(super) fn at(&self, captured: &BTreeMap<String, String>) -> Self {
         let put = |part: &Part| match part {

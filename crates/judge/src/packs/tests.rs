@@ -240,7 +240,9 @@ fn what_was_staged_is_asked_for_and_then_judged() {
         .unwrap();
     assert_eq!(destroyed.resources, [Resource::new("railway:volume", "v1")]);
     let changes = staged(json!({ "services": { "s": { "deploy": { "numReplicas": 2 } } } }));
-    assert_eq!(changes.kinds(), [Effect::Redirect]);
+    assert_eq!(changes.kinds(), [Effect::Write]);
+    let moved = staged(json!({ "services": { "s": { "variables": { "A": { "value": "b" } } } } }));
+    assert_eq!(moved.kinds(), [Effect::Redirect]);
     for unread in [json!(null), json!("text"), json!([1])] {
         assert!(staged(unread).contains(Effect::Unknown));
     }

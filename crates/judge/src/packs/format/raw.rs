@@ -114,6 +114,7 @@ struct WhenRaw {
     is: Option<Vec<Value>>,
     not: Option<Vec<Value>>,
     includes: Option<Vec<Value>>,
+    only: Option<Vec<String>>,
     effect: String,
     because: String,
     #[serde(default)]
@@ -264,21 +265,38 @@ impl Operation {
 
 impl WhenRaw {
     fn check(self) -> Result<When, String> {
-        let test = match (self.test.as_deref(), self.is, self.not, self.includes) {
-            (Some("absent"), None, None, None) => Test::Absent,
-            (Some("empty"), None, None, None) => Test::Empty,
-            (Some("null"), None, None, None) => Test::Null,
-            (Some("present"), None, None, None) => Test::Present,
-            (None, Some(values), None, None) => Test::Is(values),
-            (None, None, Some(values), None) => Test::Not(values),
-            (None, None, None, Some(values)) => Test::Includes(values),
-            _ => {
-                return Err(format!(
-                    "the condition at `{}` has one of test, is, not and includes",
-                    self.at
-                ));
-            }
+        let stated = [
+            self.test.is_some(),
+            self.is.is_some(),
+            self.not.is_some(),
+            self.includes.is_some(),
+            self.only.is_some(),
+        ];
+        let one = stated.into_iter().filter(|stated| *stated).count() == 1;
+        let nonsense = || {
+            format!(
+                "the condition at `{}` has one of test, is, not, includes and only",
+                self.at
+            )
         };
+        let word = match self.test.as_deref() {
+            Some("absent") => Some(Test::Absent),
+            Some("empty") => Some(Test::Empty),
+            Some("null") => Some(Test::Null),
+            Some("present") => Some(Test::Present),
+            _ => None,
+        };
+        let only = self.only.map(|places| {
+            let places = places.iter().map(|place| Pattern::parse(place));
+            places.collect::<Result<Vec<_>, _>>().map(Test::Only)
+        });
+        let test = word
+            .or(self.is.map(Test::Is))
+            .or(self.not.map(Test::Not))
+            .or(self.includes.map(Test::Includes))
+            .or(only.transpose()?)
+            .filter(|_| one)
+            .ok_or_else(nonsense)?;
         Ok(When {
             at: Pattern::parse(&self.at)?,
             test,
