@@ -130,7 +130,7 @@ impl Ca {
         &self.path
     }
 
-    /// Returns how the door ends TLS for a host; HTTP/1.1 only.
+    /// Returns how the door ends TLS for a host; HTTP/1 only.
     ///
     /// # Errors
     /// [`CaError::Damaged`] when no certificate can be made for such a name.
@@ -175,7 +175,7 @@ impl Ca {
             .with_no_client_auth()
             .with_single_cert(vec![CertificateDer::from(leaf.der().to_vec())], key)
             .map_err(damaged)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         Ok(config)
     }
 }

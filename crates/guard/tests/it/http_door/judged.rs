@@ -277,3 +277,48 @@ async fn frozen_agents_read_nothing() {
     assert!(said.body.contains("ZH004"), "{said:?}");
     assert!(bench.provider.asked().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_relayed_as_they_are() {
+    let bench = Bench::new().await;
+    let expected: String = (0..200).map(|n| format!("{n:01000}")).collect();
+    for document in [
+        "{ streamed(a: \"stream-me\") }",
+        "mutation { projectCreate(input: { name: \"stream-me\" }) { id } }",
+    ] {
+        let said = bench.post(REAL, document).await;
+        assert_eq!(
+            (said.status.as_str(), said.body == expected),
+            ("200", true),
+            "{document}"
+        );
+    }
+    let said = bench.post(REAL, "{ empty(a: \"status-204\") }").await;
+    assert_eq!(
+        (said.status.as_str(), said.body.as_str()),
+        ("204", ""),
+        "{said:?}"
+    );
+    let said = bench
+        .post(
+            REAL,
+            "mutation { projectCreate(input: { name: \"status-500\" }) { id } }",
+        )
+        .await;
+    assert_eq!(said.status, "500", "{said:?}");
+    assert_eq!(bench.ledger_kinds().last().unwrap(), "action.unknown");
+    // Two requests on one connection, the old protocol, and the headers of the answer.
+    let get = format!("{URL}?query=%7Bme%7Bid%7D%7D");
+    let auth = format!("Authorization: Bearer {REAL}");
+    let said = bench.curl(&["-D", "-", "-H", &auth, &get, &get]).await;
+    assert_eq!(
+        said.body.matches(r#"{"data":{"done":true}}"#).count(),
+        2,
+        "{said:?}"
+    );
+    assert_eq!(said.body.matches("x-provider: yes").count(), 2, "{said:?}");
+    let said = bench.curl(&["--http1.0", "-H", &auth, &get]).await;
+    assert!(said.body.ends_with(r#"{"data":{"done":true}}"#), "{said:?}");
+    let said = bench.curl(&["-I", "-H", &auth, &get]).await;
+    assert_eq!(said.status, "200", "{said:?}");
+}

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -99,7 +101,7 @@ impl Provider {
 async fn answer(
     request: hyper::Request<Incoming>,
     noted: Arc<Mutex<Vec<Seen>>>,
-) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+) -> Result<hyper::Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let header = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
@@ -122,6 +124,12 @@ async fn answer(
         r#"{"data":{"done":true}}"#.to_owned()
     };
     let dies = seen.body.contains("die-after-reading");
+    let streams = seen.body.contains("stream-me");
+    let status = match &seen.body {
+        body if body.contains("status-500") => 500,
+        body if body.contains("status-204") => 204,
+        _ => 200,
+    };
     let mut noted = noted.lock().unwrap();
     // Measuring sends far more than anybody looks at.
     if noted.len() < 100 {
@@ -129,8 +137,19 @@ async fn answer(
     }
     drop(noted);
     assert!(!dies, "the provider dies on purpose");
-    let response = hyper::Response::builder().header("content-type", "application/json");
-    Ok(response.body(Full::new(Bytes::from(text))).unwrap())
+    let response = hyper::Response::builder()
+        .status(status)
+        .header("x-provider", "yes");
+    let body = if streams {
+        // Without a length, in many pieces.
+        let pieces = (0..200).map(|n| Ok(Frame::data(Bytes::from(format!("{n:01000}")))));
+        StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync()
+    } else if status == 204 {
+        Full::new(Bytes::new()).boxed_unsync()
+    } else {
+        Full::new(Bytes::from(text)).boxed_unsync()
+    };
+    Ok(response.body(body).unwrap())
 }
 
 fn projects() -> String {
