@@ -155,3 +155,36 @@ async fn a_found_token_is_asked_about_by_reading_only() {
         "{seen:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leases_environment_alone_leads_curl_through_the_door() {
+    use holdfast_guard::door::http::lease_env;
+
+    let bench = Bench::new().await;
+    let env = lease_env(bench.door, &bench.lease.token, &bench.ca_file);
+    for document in ["{ me { id } }".to_owned(), delete(VOLUME)] {
+        let body = serde_json::json!({ "query": document }).to_string();
+        let auth = format!("Authorization: Bearer {REAL}");
+        let ran = tokio::process::Command::new("curl")
+            .env_clear()
+            .envs(&env)
+            .args([
+                "-sS",
+                URL,
+                "-H",
+                &auth,
+                "-H",
+                "Content-Type: application/json",
+                "-d",
+                &body,
+            ])
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        let held = document.starts_with("mutation");
+        assert_eq!(said.contains("ZH001"), held, "{said} {:?}", ran.stderr);
+        assert_eq!(said.contains("done"), !held, "{said}");
+    }
+    assert_eq!(bench.provider.asked().len(), 1);
+}
