@@ -12,14 +12,19 @@
 //! - A [`holdfast_core::Proof`] is made in the drill and nowhere else.
 
 pub mod config;
+pub mod drill;
 pub mod limits;
 pub mod restore;
 pub mod source;
+pub mod spool;
+mod standing;
 pub mod status;
+pub mod vault;
 
 pub use config::{
     AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
 };
+pub use drill::DrillError;
 pub use restore::{
     Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, RestoreTarget,
     Restored, ServerAddress, Start,
@@ -28,4 +33,6 @@ pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SourceError, SslMode, Synchronous,
     UrlError, check_source, disable_synchronous, enable_synchronous,
 };
+pub use spool::SpoolError;
 pub use status::{CaptureState, PointSpan, ProofState, ProofStatus, SourceStatus, Trouble};
+pub use vault::{Vault, VaultError};

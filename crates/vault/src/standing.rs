@@ -1,0 +1,173 @@
+//! How a source stands, in memory: written by capture, read by status and by the guard's question.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use holdfast_core::{
+    Coded, ErrorChain, Lsn, NoWayBack, PointId, Proof, SourceName, Timestamp, WayBackAnswer,
+};
+
+use crate::config::SourceConfig;
+use crate::status::{CaptureState, ProofState, ProofStatus, SourceStatus, Trouble};
+
+/// What is known about a source right now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) state: CaptureState,
+    pub(crate) trouble: Option<Trouble>,
+    /// What is in the way of the repository alone; capture into the spool goes on meanwhile.
+    pub(crate) ship_trouble: Option<Trouble>,
+    pub(crate) system_identifier: Option<u64>,
+    pub(crate) timeline: u32,
+    pub(crate) flushed: Lsn,
+    pub(crate) shipped: Lsn,
+    /// The end of the source's log when it last spoke.
+    pub(crate) server_end: Lsn,
+    /// Since when something of the source is not durable here.
+    pub(crate) behind_since: Option<Timestamp>,
+    /// When the source last spoke.
+    pub(crate) heard_at: Option<Timestamp>,
+    /// When capture stopped streaming, while it does not.
+    pub(crate) stopped_at: Option<Timestamp>,
+    pub(crate) newest_commit: Option<Timestamp>,
+    /// The newest commit that is in the repository.
+    pub(crate) safe_until: Option<Timestamp>,
+    pub(crate) point: Option<PointId>,
+    pub(crate) proof: Option<Proof>,
+    pub(crate) proof_status: ProofStatus,
+    pub(crate) busy: BTreeMap<&'static str, String>,
+}
+
+/// One source and what is known about it.
+pub(crate) struct Standing {
+    pub(crate) config: SourceConfig,
+    facts: Mutex<Facts>,
+}
+
+impl Standing {
+    pub(crate) fn new(config: SourceConfig, now: Timestamp) -> Self {
+        let facts = Facts {
+            stopped_at: Some(now),
+            ..Facts::default()
+        };
+        Self {
+            config,
+            facts: Mutex::new(facts),
+        }
+    }
+
+    /// Locks the facts; never held across I/O.
+    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the stream runs.
+    pub(crate) fn streaming(&self) {
+        let mut facts = self.facts();
+        facts.state = CaptureState::Streaming;
+        facts.trouble = None;
+        facts.stopped_at = None;
+    }
+
+    /// Notes that the stream does not run, and why.
+    pub(crate) fn stopped(&self, state: CaptureState, trouble: Trouble, now: Timestamp) {
+        let mut facts = self.facts();
+        facts.state = state;
+        facts.trouble = Some(trouble);
+        facts.stopped_at.get_or_insert(now);
+    }
+
+    /// Shows what is being done until the returned mark is dropped.
+    pub(crate) fn busy(&self, what: &'static str) -> Busy<'_> {
+        self.facts().busy.insert(what, what.to_owned());
+        Busy {
+            standing: self,
+            what,
+        }
+    }
+
+    /// Returns what `status` shows.
+    pub(crate) fn status(&self, now: Timestamp) -> SourceStatus {
+        let facts = self.facts().clone();
+        let seconds = |since: Timestamp| now.since(since).as_secs_f64();
+        // While nobody can tell what the source has committed, the time since it last spoke is the lag.
+        let lag_s = match (facts.state, facts.behind_since, facts.heard_at) {
+            (CaptureState::Streaming, behind, _) => behind.map_or(0.0, seconds),
+            (_, _, Some(heard)) => seconds(heard),
+            (_, _, None) => 0.0,
+        };
+        let state = match (facts.state, &facts.ship_trouble) {
+            (CaptureState::Streaming, Some(_)) => CaptureState::Failed,
+            (state, _) => state,
+        };
+        let busy: Vec<String> = facts.busy.into_values().collect();
+        SourceStatus {
+            source: self.config.name.clone(),
+            state,
+            trouble: facts.trouble.or(facts.ship_trouble),
+            mode: self.config.mode,
+            system_identifier: facts.system_identifier,
+            timeline: facts.timeline,
+            flushed: facts.flushed,
+            shipped: facts.shipped,
+            lag: facts.server_end.since(facts.flushed),
+            lag_s,
+            newest_commit: facts.newest_commit,
+            point: facts.point,
+            proof: facts.proof_status,
+            busy: (!busy.is_empty()).then(|| busy.join(", ")),
+        }
+    }
+
+    /// Answers the guard's question.
+    pub(crate) fn way_back(&self, now: Timestamp) -> Result<WayBackAnswer, NoWayBack> {
+        let facts = self.facts();
+        let name = || self.config.name.clone();
+        if facts.proof_status.state == ProofState::Failed {
+            return Err(NoWayBack::ProofFailed(name()));
+        }
+        let Some(proof) = facts.proof.clone() else {
+            return Err(NoWayBack::NeverProven(name()));
+        };
+        if let Some(stopped) = facts.stopped_at {
+            return Err(NoWayBack::CaptureStopped(name(), now.since(stopped)));
+        }
+        let covered = proof.report().covers_until;
+        Ok(WayBackAnswer {
+            safe_until: facts.safe_until.map_or(covered, |safe| safe.max(covered)),
+            lag: facts.server_end.since(facts.shipped),
+            proof,
+        })
+    }
+}
+
+/// Shows that something is being done while it lives.
+pub(crate) struct Busy<'a> {
+    standing: &'a Standing,
+    what: &'static str,
+}
+
+impl Busy<'_> {
+    /// Shows how far it is.
+    pub(crate) fn says(&self, text: String) {
+        self.standing.facts().busy.insert(self.what, text);
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.standing.facts().busy.remove(self.what);
+    }
+}
+
+/// Turns an error into what `status` shows.
+pub(crate) fn trouble<E: Coded + 'static>(error: &E) -> Trouble {
+    Trouble {
+        code: error.code().to_string(),
+        what: ErrorChain(error).to_string(),
+        hint: error.hint(),
+    }
+}
+
+/// Every source of this vault by name.
+pub(crate) type Standings = BTreeMap<SourceName, std::sync::Arc<Standing>>;
