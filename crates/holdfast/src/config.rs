@@ -407,7 +407,7 @@ mod tests {
                 "[[source]]\nname = \"p\"\n[[source]]\nname = \"p\"",
                 "twice",
             ),
-            ("state_dir = ", "invalid"),
+            ("state_dir = ", "string values must be quoted"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
