@@ -2,4 +2,5 @@
 //!
 //! Everything here turns bytes into words and back; sockets and files belong to the shells.
 
+pub mod basebackup;
 pub mod replication;
