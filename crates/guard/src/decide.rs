@@ -4,6 +4,9 @@
 //! refusal. The freeze, the policy, the way back, approvals, holds and the ledger meet here and
 //! nowhere else.
 
+mod freeze;
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +14,19 @@ use std::time::Duration;
 
 use holdfast_core::ledger::Draft;
 use holdfast_core::{
-    Action, Code, Coded, Covering, Effect, Effects, ErrorChain, Evidence, HoldId, Judged, Leave,
-    NoWayBack, Permit, Principal, Proof, Reason, SourceName, Timestamp, Untrusted, Verdict,
-    WayBack,
+    Action, Covering, Effect, Effects, Evidence, Judged, Leave, NoWayBack, Permit, Principal,
+    Proof, Reason, SourceName, Timestamp, Untrusted, Verdict, WayBack,
 };
 use holdfast_judge::policy::{Facts, Policy};
 use holdfast_store::ledger::{Ledger, LedgerError};
-use holdfast_store::record::{Record, RecordError, Records};
+use holdfast_store::record::{RecordError, Records};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::hold::{Hold, HoldRequest, Holds};
+
+pub use freeze::{Freeze, FreezeError};
+pub use refusal::Refusal;
 
 /// What a door brings.
 #[derive(Clone, Debug)]
@@ -45,19 +50,6 @@ pub enum Decision {
     Refused(Refusal),
 }
 
-/// Why an action must not be performed, in words for the one who asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The code; also the SQLSTATE.
-    pub code: Code,
-    /// What happened and what did not.
-    pub message: String,
-    /// What to do next.
-    pub hint: String,
-    /// The hold that a human can decide.
-    pub hold: Option<HoldId>,
-}
-
 /// How a permitted action ended, as far as the door can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,23 +61,6 @@ pub enum Outcome {
     /// Nobody knows; it counts as done.
     Unknown,
 }
-
-/// Everything denied to agents until a human thaws it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Freeze {
-    /// Whether it is on.
-    pub frozen: bool,
-    /// Who last changed it.
-    pub by: Principal,
-    /// When.
-    pub at: Timestamp,
-}
-
-impl Record for Freeze {
-    const KIND: &'static str = "freeze";
-}
-
-const FREEZE_ID: &str = "all";
 
 /// What a gatekeeper is made of.
 pub struct Parts {
@@ -141,8 +116,7 @@ impl Gatekeeper {
     /// # Errors
     /// [`RecordError`] when the state file cannot be read.
     pub fn new(parts: Parts) -> Result<Self, RecordError> {
-        let frozen = parts.records.find::<Freeze>(FREEZE_ID)?;
-        let frozen = frozen.is_some_and(|(freeze, _)| freeze.frozen);
+        let frozen = Freeze::find(&parts.records)?.is_some_and(|freeze| freeze.frozen);
         let holds = Holds::new(parts.records.clone(), parts.ledger.clone());
         let shared = Shared {
             parts,
@@ -194,15 +168,9 @@ impl Gatekeeper {
             by,
             at: now,
         };
-        let records = &self.shared.parts.records;
-        match records
-            .find::<Freeze>(FREEZE_ID)
-            .map_err(FreezeError::Record)?
-        {
-            Some((_, version)) => records.replace(FREEZE_ID, version, &freeze),
-            None => records.insert(FREEZE_ID, &freeze),
-        }
-        .map_err(FreezeError::Record)?;
+        freeze
+            .keep(&self.shared.parts.records)
+            .map_err(FreezeError::Record)?;
         self.shared.frozen.store(frozen, Ordering::SeqCst);
         Ok(())
     }
@@ -240,7 +208,7 @@ impl Gatekeeper {
     fn judge(&self, mut asked: Asked, now: Timestamp) -> Result<Permit, Refusal> {
         if self.is_frozen() {
             self.record_refusal("action.frozen", &asked, &[], now)?;
-            return Err(frozen());
+            return Err(refusal::frozen());
         }
         let way_back = self.way_back(&asked.effects, now);
         asked.facts.way_back_proven = way_back.is_ok();
@@ -258,7 +226,7 @@ impl Gatekeeper {
         match &case.verdict {
             Verdict::Deny(reasons) => {
                 self.record_refusal("action.denied", &case.asked, reasons, now)?;
-                Err(denied(&case.asked.action, reasons))
+                Err(refusal::denied(&case.asked.action, reasons))
             }
             Verdict::Allow(_) => self.permit(case, Leave::Policy),
             Verdict::Hold(reasons) => {
@@ -267,7 +235,7 @@ impl Gatekeeper {
                     self.shared
                         .holds
                         .approved(action.digest, action.lease.as_ref(), now);
-                match approved.map_err(|error| fault(&error))? {
+                match approved.map_err(|error| refusal::fault(&error))? {
                     Some(hold) => self.spend(case, &hold),
                     None => {
                         let reasons = reasons.clone();
@@ -307,7 +275,7 @@ impl Gatekeeper {
     fn spend(&self, case: Case, hold: &Hold) -> Result<Permit, Refusal> {
         if let Err(missing) = &case.way_back {
             self.record_refusal("action.no_way_back", &case.asked, &[], case.now)?;
-            return Err(no_way_back(
+            return Err(refusal::no_way_back(
                 &case.asked.action,
                 missing,
                 Some(hold.id.clone()),
@@ -322,7 +290,7 @@ impl Gatekeeper {
             Ok(approval) => self.permit(case, Leave::Approval(approval)),
             Err(error) => {
                 self.record_refusal("action.approval_refused", &case.asked, &[], case.now)?;
-                Err(fault(&error))
+                Err(refusal::fault(&error))
             }
         }
     }
@@ -339,7 +307,7 @@ impl Gatekeeper {
             Ok(covering) => covering,
             Err(missing) => {
                 self.record_refusal("action.no_way_back", &asked, &[], now)?;
-                return Err(no_way_back(&action, &missing, None));
+                return Err(refusal::no_way_back(&action, &missing, None));
             }
         };
         let entry = self.entry("action.permitted", &asked, verdict.reasons(), now);
@@ -348,21 +316,16 @@ impl Gatekeeper {
             (Judged::Reversible(judged), _) => Permit::new(judged, leave, ()),
             (Judged::Irreversible(judged), Some(covering)) => Permit::new(judged, leave, covering),
             (Judged::Irreversible(_), None) => {
-                return Err(no_way_back(&action, "nothing covers it", None));
+                return Err(refusal::no_way_back(&action, "nothing covers it", None));
             }
         };
-        let permit = permit.map_err(|error| Refusal {
-            code: error.code(),
-            message: format!("refused: {}: {error}; nothing was executed", action.summary),
-            hint: "a human can look at it with `holdfast hold list`".to_owned(),
-            hold: None,
-        })?;
+        let permit = permit.map_err(|error| refusal::permit_refused(&action, error))?;
         if worst > Some(Effect::Read) {
             self.shared
                 .parts
                 .ledger
                 .append(entry)
-                .map_err(|error| fault(&error))?;
+                .map_err(|error| refusal::fault(&error))?;
         }
         Ok(permit)
     }
@@ -382,7 +345,7 @@ impl Gatekeeper {
         };
         let hold = match self.shared.holds.hold(request, now) {
             Ok(hold) => hold,
-            Err(error) => return fault(&error),
+            Err(error) => return refusal::fault(&error),
         };
         let entry = self
             .entry("action.held", &asked, &reasons, now)
@@ -392,25 +355,9 @@ impl Gatekeeper {
                 missing.clone().unwrap_or_else(|| "proven".to_owned()),
             );
         if let Err(error) = self.shared.parts.ledger.append(entry) {
-            return fault(&error);
+            return refusal::fault(&error);
         }
-        let because = because(&asked.effects, &reasons);
-        let way_back = match missing {
-            None => String::new(),
-            Some(why) => format!("; there is no proven way back: {why}"),
-        };
-        let id = &hold.id;
-        Refusal {
-            code: Code::ZH001,
-            message: format!(
-                "held for approval: {}: {because}{way_back}; nothing was executed",
-                asked.action.summary
-            ),
-            hint: format!(
-                "do not retry until a human has approved it with `holdfast hold approve {id}`; then ask for exactly the same again"
-            ),
-            hold: Some(hold.id),
-        }
+        refusal::held(&hold, missing.as_deref())
     }
 
     fn record_refusal(
@@ -426,7 +373,7 @@ impl Gatekeeper {
             .ledger
             .append(entry)
             .map(|_| ())
-            .map_err(|error| fault(&error))
+            .map_err(|error| refusal::fault(&error))
     }
 
     fn entry(&self, kind: &str, asked: &Asked, reasons: &[Reason], now: Timestamp) -> Draft {
@@ -444,91 +391,6 @@ impl Gatekeeper {
         entry.lease = action.lease.clone();
         entry.source = action.source.clone();
         entry
-    }
-}
-
-fn because(effects: &Effects, reasons: &[Reason]) -> String {
-    let worst = effects.worst();
-    let impact = effects
-        .impacts()
-        .iter()
-        .find(|impact| Some(impact.effect) == worst);
-    match (impact, reasons.first()) {
-        (Some(impact), _) if !impact.because.is_empty() => impact.because.clone(),
-        (_, Some(reason)) => reason.text.clone(),
-        _ => "policy asks for a human".to_owned(),
-    }
-}
-
-fn denied(action: &Action, reasons: &[Reason]) -> Refusal {
-    let why = reasons
-        .first()
-        .map_or("policy does not permit it", |reason| reason.text.as_str());
-    Refusal {
-        code: Code::ZH002,
-        message: format!(
-            "denied by policy: {}: {why}; nothing was executed",
-            action.summary
-        ),
-        hint: "an approval does not change this; do something else".to_owned(),
-        hold: None,
-    }
-}
-
-fn frozen() -> Refusal {
-    Refusal {
-        code: Code::ZH004,
-        message: "frozen: a human has stopped all agents; nothing was executed".to_owned(),
-        hint: "wait until a human runs `holdfast thaw`".to_owned(),
-        hold: None,
-    }
-}
-
-fn no_way_back(action: &Action, missing: &str, hold: Option<HoldId>) -> Refusal {
-    Refusal {
-        code: Code::ZH003,
-        message: format!(
-            "no proven way back: {}: {missing}; nothing was executed",
-            action.summary
-        ),
-        hint: "a human runs `holdfast drill run` for the source; then ask again".to_owned(),
-        hold,
-    }
-}
-
-/// Turns a fault of ours into a refusal: no verdict, no ledger, no state file, no way.
-fn fault(error: &(impl Coded + 'static)) -> Refusal {
-    Refusal {
-        code: error.code(),
-        message: format!("refused: {}; nothing was executed", ErrorChain(error)),
-        hint: error
-            .hint()
-            .unwrap_or_else(|| "tell the operator of holdfast".to_owned()),
-        hold: None,
-    }
-}
-
-/// Why a freeze or thaw could not be recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum FreezeError {
-    /// The ledger could not be written.
-    #[error("the freeze or thaw cannot be recorded")]
-    Ledger(#[source] LedgerError),
-    /// The state file could not be written.
-    #[error("the freeze or thaw cannot be kept")]
-    Record(#[source] RecordError),
-}
-
-impl Coded for FreezeError {
-    fn code(&self) -> Code {
-        match self {
-            Self::Ledger(error) => error.code(),
-            Self::Record(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("agents stay frozen in the running process; mend the disk and repeat".to_owned())
     }
 }
 
