@@ -29,3 +29,6 @@ pub const HTTP_HEADERS_MAX: usize = 128;
 
 /// The longest line that announces a chunk, and all trailer lines together, in bytes.
 pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of one record of the write-ahead log that are kept; of a longer one the rest is only checked.
+pub const WAL_RECORD_BYTES_KEPT: usize = 16 << 20;

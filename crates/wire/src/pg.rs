@@ -4,3 +4,4 @@
 
 pub mod basebackup;
 pub mod replication;
+pub mod wal;
