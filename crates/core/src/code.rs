@@ -141,8 +141,14 @@ codes! {
     // guard: leases, holds and the PostgreSQL door
     ZH401 "too many holds are waiting",
     ZL401 "the lease opens nothing",
+    ZL402 "the role of a lease cannot be made",
+    ZS401 "the source of the PostgreSQL door cannot be reached",
+    ZS402 "the PostgreSQL door cannot listen",
+    ZS403 "what a transaction did cannot be measured",
     ZU401 "the lease request is not complete",
     ZU402 "the hold cannot be decided",
+    ZU403 "the PostgreSQL door does not pass this",
+    ZU404 "the PostgreSQL message cannot be understood",
 
     // guard: the HTTP door, custody, packs, scan
     ZL501 "the HTTP door asks for a lease",

@@ -1,5 +1,7 @@
 //! Leases: short-lived authority of an agent at a source, for a stated purpose.
 
+pub mod role;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

@@ -89,3 +89,41 @@ pub const SCAN_DEPTH_MAX: usize = 32;
 
 /// Lines around a credential in which a word that names its provider is looked for.
 pub const SCAN_CONTEXT_LINES: usize = 3;
+
+// ---- the PostgreSQL door
+
+/// Sessions that the role of one lease may have in its source at once.
+pub const ROLE_CONNECTIONS_MAX: u32 = 64;
+
+/// Sessions of agents that are open at once; more wait.
+pub const PG_SESSIONS_MAX: usize = 512;
+
+/// How long a client may take from its first byte to the end of its login.
+pub const PG_LOGIN_WAITS_MAX: Duration = Duration::from_secs(30);
+
+/// How long connecting and logging in to a source may take.
+pub const PG_CONNECT_WAITS_MAX: Duration = Duration::from_secs(10);
+
+/// How often a session looks whether its lease still opens anything.
+pub const PG_LEASE_LOOKS_EVERY: Duration = Duration::from_millis(200);
+
+/// The longest message of a client that is kept whole, in bytes: a statement, its parameters.
+pub const PG_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of one socket that are read at once.
+pub const PG_READ_BYTES: usize = 64 << 10;
+
+/// Bytes for a client that wait while it does not read.
+pub const PG_WAITING_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of texts and judgements that are kept for reuse.
+pub const PG_VERDICTS_BYTES_MAX: usize = 16 << 20;
+
+/// How long the server may take to say what a transaction did.
+pub const PG_EVIDENCE_WAITS_MAX: Duration = Duration::from_secs(60);
+
+/// Objects whose changes are named one by one in evidence; more are counted.
+pub const PG_OBJECTS_NAMED_MAX: usize = 40;
+
+/// Sessions that still run when the door closes get so long to end.
+pub const PG_CLOSE_WAITS_MAX: Duration = Duration::from_secs(5);

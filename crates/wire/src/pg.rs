@@ -4,4 +4,5 @@
 
 pub mod basebackup;
 pub mod replication;
+pub mod url;
 pub mod wal;

@@ -1,0 +1,233 @@
+//! The PostgreSQL door: sessions one to one, bytes as they are, judged by what they really did.
+//!
+//! An agent logs in with its lease; the door logs in to the source as the role of the lease. What
+//! openly reads runs read only, so that the server itself refuses a hidden write. What may write runs
+//! in a transaction that the door controls: before its `COMMIT` the server is asked, inside the
+//! transaction, what was changed; the answer is judged, and what is not permitted is rolled back.
+
+mod dial;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use holdfast_core::{Code, Coded, LeaseId, Secret, SourceName, Timestamp};
+use holdfast_wire::pg::url::ConnectionUrl;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::decide::Gatekeeper;
+use crate::lease::role::{self, LeaseRole, RoleError};
+use crate::lease::{Lease, LeaseMode, Leases, PgLease};
+use crate::limits::{PG_CLOSE_WAITS_MAX, PG_SESSIONS_MAX};
+
+/// A source that the door leads to.
+#[derive(Clone, Debug)]
+pub struct PgDoorSource {
+    /// Its name.
+    pub name: SourceName,
+    /// What it is for, as policies see it: `production`, `staging`, …
+    pub environment: String,
+    /// How guard itself connects to it, with the right to make roles.
+    pub url: ConnectionUrl,
+}
+
+/// How the door is set up.
+#[derive(Clone, Debug)]
+pub struct PgDoorConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where it leads.
+    pub sources: Vec<PgDoorSource>,
+}
+
+/// Why the door does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum PgDoorError {
+    /// The address cannot be had.
+    #[error("the PostgreSQL door cannot listen at {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Coded for PgDoorError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Listen { .. } => Code::ZS402,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listen { .. } => {
+                Some("choose another `pg_listen`, or stop what uses it".to_owned())
+            }
+        }
+    }
+}
+
+/// The open door.
+pub struct PgDoor {
+    listener: TcpListener,
+    address: SocketAddr,
+    door: Arc<Door>,
+}
+
+/// Everything the sessions share.
+struct Door {
+    gatekeeper: Gatekeeper,
+    leases: Leases,
+    sources: Vec<PgDoorSource>,
+}
+
+impl PgDoor {
+    /// Opens the door; it serves once [`PgDoor::run`] is called.
+    ///
+    /// # Errors
+    /// [`PgDoorError`].
+    pub async fn bind(
+        config: PgDoorConfig,
+        gatekeeper: Gatekeeper,
+        leases: Leases,
+    ) -> Result<Self, PgDoorError> {
+        let failed = |source| PgDoorError::Listen {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let door = Door {
+            gatekeeper,
+            leases,
+            sources: config.sources,
+        };
+        Ok(Self {
+            listener,
+            address,
+            door: Arc::new(door),
+        })
+    }
+
+    /// Returns where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is cancelled; sessions then get a few seconds to end.
+    ///
+    /// # Cancellation
+    /// Dropping this closes the door and leaves its sessions running; cancel `stop` instead.
+    pub async fn run(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let room = Arc::new(Semaphore::new(PG_SESSIONS_MAX));
+        loop {
+            let place = tokio::select! {
+                () = stop.cancelled() => break,
+                place = Arc::clone(&room).acquire_owned() => place,
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the PostgreSQL door cannot accept a connection");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            };
+            let (door, stop) = (Arc::clone(&self.door), stop.clone());
+            tasks.spawn(async move {
+                drop((door, stream, stop));
+                drop(place);
+            });
+        }
+        tasks.close();
+        // A session ends by itself when `stop` is cancelled.
+        let _ = tokio::time::timeout(PG_CLOSE_WAITS_MAX, tasks.wait()).await;
+    }
+}
+
+/// Returns the connection URL that an agent is given, or `None` when the lease leads to no database.
+pub fn lease_url(door: SocketAddr, lease: &Lease, token: &Secret) -> Option<Secret> {
+    let pg = lease.pg.as_ref()?;
+    let url = format!(
+        "postgresql://{}:{}@{door}/{}",
+        percent(&pg.role),
+        percent(token.expose()),
+        percent(&pg.database)
+    );
+    Some(Secret::new(url))
+}
+
+/// What a lease needs in its source.
+#[derive(Clone, Debug)]
+pub struct PgLeaseRequest<'a> {
+    /// The lease to be issued.
+    pub id: &'a LeaseId,
+    /// Its token.
+    pub token: &'a Secret,
+    /// The database; that of the source's own connection string where it is not said.
+    pub database: Option<&'a str>,
+    /// What it may do.
+    pub mode: LeaseMode,
+    /// When it ends by itself.
+    pub expires: Timestamp,
+}
+
+/// Makes the role of a lease in its source and returns what the lease keeps of it.
+///
+/// # Errors
+/// [`RoleError`]; no role was made.
+pub async fn prepare_lease(
+    source: &PgDoorSource,
+    request: PgLeaseRequest<'_>,
+) -> Result<PgLease, RoleError> {
+    let database = request.database.unwrap_or(&source.url.database);
+    let letters = request.id.as_str().trim_start_matches("lease-");
+    let role = LeaseRole {
+        name: format!("holdfast_{letters}"),
+        database: database.to_owned(),
+        mode: request.mode,
+        expires: request.expires,
+    };
+    let mut client = dial::control(&source.url, database)
+        .await
+        .map_err(RoleError::Connect)?;
+    role::create_role(&mut client, &role).await?;
+    let scram = postgres_protocol::password::scram_sha_256(request.token.expose().as_bytes());
+    Ok(PgLease {
+        role: role.name,
+        database: role.database,
+        scram,
+    })
+}
+
+/// Ends the sessions of a lease in its source and removes its role.
+///
+/// # Errors
+/// [`RoleError`]; the lease opens nothing at the door all the same once it is revoked.
+pub async fn end_lease(source: &PgDoorSource, lease: &PgLease) -> Result<(), RoleError> {
+    let mut client = dial::control(&source.url, &lease.database)
+        .await
+        .map_err(RoleError::Connect)?;
+    role::drop_role(&mut client, &lease.role, &lease.database).await
+}
+
+/// Writes a part of a URL so that it can be nothing else.
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
