@@ -117,6 +117,7 @@ codes! {
     ZU254 "the repository is in use by another vault",
 
     // vault
+    ZB301 "the vault used its repository wrongly",
     ZI301 "the source is another cluster than before",
     ZI302 "write-ahead log is missing between two positions",
     ZI303 "write-ahead log is damaged",

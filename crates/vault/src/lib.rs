@@ -14,6 +14,7 @@
 pub mod config;
 pub mod drill;
 pub mod limits;
+pub mod repository;
 pub mod restore;
 pub mod source;
 pub mod spool;
@@ -25,9 +26,13 @@ pub use config::{
     AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
 };
 pub use drill::DrillError;
+pub use repository::{
+    BaseEnd, BaseStart, BaseSummary, BaseWriter, FileEntry, FileKind, Reader, Repository,
+    RepositoryError, Tablespace, WalPlace, points,
+};
 pub use restore::{
     Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, RestoreTarget,
-    Restored, ServerAddress, Start,
+    Restored, ServerAddress, Start, restore,
 };
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SourceError, SslMode, Synchronous,

@@ -1,5 +1,7 @@
 //! Bringing a restore point back into service, in a new directory.
 
+mod error;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use holdfast_core::{ActionId, ByteCount, Code, Coded, Lsn, PointId, SourceName, Timestamp};
+use holdfast_core::{ActionId, ByteCount, Lsn, PointId, SourceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PostgresConfig;
+
+pub use error::RestoreError;
 
 /// Which moment to bring back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,37 +181,22 @@ pub struct ServerAddress {
     pub log: PathBuf,
 }
 
-/// Why a restore did not happen.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// The target is not one that can be brought back.
-    #[error("cannot restore to `{target}`: {why}", target = holdfast_core::Untrusted(target))]
-    Target {
-        /// What was asked for.
-        target: String,
-        /// Why not.
-        why: String,
-        /// The nearest that can.
-        nearest: Option<String>,
-    },
-}
-
-impl Coded for RestoreError {
-    fn code(&self) -> Code {
-        match self {
-            Self::Target { .. } => Code::ZU304,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Target { nearest, .. } => Some(match nearest {
-                Some(nearest) => {
-                    format!("nothing was written; the nearest possible is `{nearest}`")
-                }
-                None => "nothing was written; `holdfast point list` shows what can be brought back"
-                    .to_owned(),
-            }),
-        }
-    }
+/// Brings a moment back into a new directory, and starts a server on it when asked to.
+///
+/// Blocks until everything is on disk, or the server is promoted. `progress` is told from several
+/// threads. The server outlives this process.
+///
+/// # Errors
+/// [`RestoreError`]. What was written stays for a look; nothing else was touched.
+pub fn restore(
+    place: &Place,
+    request: &RestoreRequest,
+    progress: &ProgressFn,
+) -> Result<Restored, RestoreError> {
+    let _ = (place, progress);
+    Err(RestoreError::Target {
+        target: request.at.to_string(),
+        why: "nothing is kept".to_owned(),
+        nearest: None,
+    })
 }

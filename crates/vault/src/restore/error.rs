@@ -1,0 +1,118 @@
+//! Why a restore did not happen.
+
+use std::io;
+use std::path::PathBuf;
+
+use holdfast_core::{Code, Coded, Untrusted};
+
+use crate::repository::RepositoryError;
+
+/// Why a restore did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The directory cannot be used.
+    #[error("cannot restore into `{}`: {why}", path.display())]
+    Directory {
+        /// Which directory.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The system refused something while files were written.
+    #[error("cannot {step} `{}`", path.display())]
+    Io {
+        /// What was attempted.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The vault's own record cannot be read.
+    #[error("cannot look action `{action}` up")]
+    Ledger {
+        /// Which action.
+        action: String,
+        /// What stands in the way.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No PostgreSQL can run the restored files.
+    #[error("no PostgreSQL {major} was found to run the restored files")]
+    NoPostgres {
+        /// The major version that is needed.
+        major: u32,
+        /// Where it was looked for.
+        looked: Vec<PathBuf>,
+    },
+    /// The repository cannot give it back.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The files are there, but the server did not come into service.
+    #[error("the restored server did not come into service: {why}")]
+    Server {
+        /// What happened.
+        why: String,
+        /// The last lines of its log.
+        log: String,
+        /// Where the files and the log are.
+        directory: PathBuf,
+    },
+    /// The target is not one that can be brought back.
+    #[error("cannot restore to `{target}`: {why}", target = Untrusted(target))]
+    Target {
+        /// What was asked for.
+        target: String,
+        /// Why not.
+        why: String,
+        /// The nearest that can.
+        nearest: Option<String>,
+    },
+}
+
+impl Coded for RestoreError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Directory { .. } => Code::ZU305,
+            Self::Io { .. } => Code::ZU305,
+            Self::Ledger { .. } | Self::Target { .. } => Code::ZU304,
+            Self::NoPostgres { .. } => Code::ZU306,
+            Self::Repository(error) => error.code(),
+            Self::Server { .. } => Code::ZS305,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Directory { .. } => {
+                "nothing was written; name a directory that is absent or empty".to_owned()
+            }
+            Self::Io { path, .. } => format!(
+                "the restore is not complete and nothing else was touched; look at the disk of `{}`, then restore into another new directory",
+                path.display()
+            ),
+            Self::Ledger { .. } => {
+                "nothing was written; restore `before:POSITION` or to a time instead".to_owned()
+            }
+            Self::NoPostgres { major, looked } => {
+                let looked: Vec<String> = looked.iter().map(|p| p.display().to_string()).collect();
+                format!(
+                    "install PostgreSQL {major}, or name its folder under `postgres_dirs`; looked in {}",
+                    looked.join(", ")
+                )
+            }
+            Self::Repository(error) => return error.hint(),
+            Self::Server { log, directory, .. } => format!(
+                "the files are in `{}`; its log ends with: {}",
+                directory.display(),
+                log.trim().replace('\n', " | ")
+            ),
+            Self::Target { nearest, .. } => match nearest {
+                Some(nearest) => {
+                    format!("nothing was written; the nearest possible is `{nearest}`")
+                }
+                None => "nothing was written; `holdfast point list` shows what can be brought back"
+                    .to_owned(),
+            },
+        })
+    }
+}
