@@ -117,6 +117,10 @@ struct State {
     chain: Chain,
     id: Digest,
     head_size: u64,
+    /// Bytes of whole lines in the file of heads; a crash may have left a part of one after them.
+    heads_bytes: u64,
+    /// The last write failed; the next may succeed again.
+    failing: bool,
     stopped: bool,
 }
 
@@ -147,7 +151,7 @@ impl Ledger {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::InUse { path }),
             Err(error) => return Err(failed("lock")(error.into())),
         }
-        let heads = read_heads(folder, &key.verifying_key())?;
+        let (heads, heads_bytes) = read_heads(folder, &key.verifying_key())?;
         let read = read_all(&mut file, &path, heads.last(), |_| ())?;
         if let Some(torn) = &read.torn {
             let aside = folder.join(format!("torn-{}.bin", read.chain.size()));
@@ -161,7 +165,9 @@ impl Ledger {
             bytes: read.bytes,
             id: read.id,
             head_size: heads.last().map_or(0, |head| head.statement.size),
+            heads_bytes,
             chain: read.chain,
+            failing: false,
             stopped: false,
         };
         let shared = Shared {
@@ -207,23 +213,25 @@ impl Ledger {
             .write_all(line.as_bytes())
             .and_then(|()| state.file.sync_data());
         if let Err(source) = written {
-            let bytes = state.bytes;
-            state.stopped = state
-                .file
-                .set_len(bytes)
-                .and_then(|()| state.file.sync_all())
-                .is_err();
+            state.take_back();
             return Err(LedgerError::File {
                 step: "write",
                 path: self.path(),
                 source,
             });
         }
-        state.bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
-        state.chain = chain;
-        if state.chain.size() >= state.head_size + LEDGER_ENTRIES_PER_HEAD {
-            self.write_head(&mut state, entry.draft.at)?;
+        let before = std::mem::replace(&mut state.chain, chain);
+        if state.chain.size() >= state.head_size + LEDGER_ENTRIES_PER_HEAD
+            && let Err(error) = self.write_head(&mut state, entry.draft.at)
+        {
+            state.chain = before;
+            if !state.stopped {
+                state.take_back();
+            }
+            return Err(error);
         }
+        state.bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
+        state.failing = false;
         Ok(entry)
     }
 
@@ -234,6 +242,12 @@ impl Ledger {
     pub fn sign_head(&self, now: Timestamp) -> Result<TreeHead, LedgerError> {
         let mut state = self.lock();
         self.write_head(&mut state, now)
+    }
+
+    /// Tells whether the last write failed, so that it is in doubt whether anything can be recorded.
+    pub fn is_failing(&self) -> bool {
+        let state = self.lock();
+        state.failing || state.stopped
     }
 
     /// Returns the number of entries.
@@ -280,16 +294,36 @@ impl Ledger {
         let mut line = serde_json::to_string(&head).map_err(|e| failed(e.into()))?;
         line.push('\n');
         let mut file = OpenOptions::new()
-            .append(true)
+            .write(true)
             .create(true)
+            .truncate(false)
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(failed)?;
+        let whole = state.heads_bytes;
+        let written = file
+            .set_len(whole)
+            .and_then(|()| file.seek(SeekFrom::Start(whole)))
+            .and_then(|_| file.write_all(line.as_bytes()))
+            .and_then(|()| file.sync_data());
+        if let Err(source) = written {
+            // A head must not outlive the entries that it was signed over.
+            let cut = file.set_len(whole).and_then(|()| file.sync_all());
+            state.stopped = state.stopped || cut.is_err();
+            return Err(failed(source));
+        }
+        state.heads_bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
         state.head_size = head.statement.size;
         Ok(head)
+    }
+}
+
+impl State {
+    /// Cuts off what a failed write left behind; where even that fails, nothing is written any more.
+    fn take_back(&mut self) {
+        self.failing = true;
+        let cut = self.file.set_len(self.bytes);
+        self.stopped = cut.and_then(|()| self.file.sync_all()).is_err();
     }
 }
 
@@ -325,7 +359,7 @@ pub fn verify(
         path: path.clone(),
         source,
     })?;
-    let heads = read_heads(folder, key)?;
+    let (heads, _) = read_heads(folder, key)?;
     let read = read_all(&mut file, &path, heads.last(), each)?;
     Ok(Verified {
         size: read.chain.size(),
@@ -436,12 +470,13 @@ fn check_format(entry: &Entry, path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-/// Reads the signed heads; a last line without its line feed was cut by a crash and is left out.
-fn read_heads(folder: &Path, key: &VerifyingKey) -> Result<Vec<TreeHead>, LedgerError> {
+/// Reads the signed heads and how many bytes they take; a last line without its line feed was cut by
+/// a crash and is left out.
+fn read_heads(folder: &Path, key: &VerifyingKey) -> Result<(Vec<TreeHead>, u64), LedgerError> {
     let path = folder.join(HEADS);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(source) => {
             return Err(LedgerError::File {
                 step: "read the heads of",
@@ -450,21 +485,24 @@ fn read_heads(folder: &Path, key: &VerifyingKey) -> Result<Vec<TreeHead>, Ledger
             });
         }
     };
-    let mut heads = Vec::new();
+    let (mut heads, mut bytes) = (Vec::new(), 0);
     for line in text
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
     {
         let head: Option<TreeHead> = serde_json::from_str(line).ok();
         match head.filter(|head| head.verify(key).is_ok()) {
-            Some(head) => heads.push(head),
+            Some(head) => {
+                heads.push(head);
+                bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
+            }
             None => {
                 let source = LineError::Malformed { seq: 0 };
                 return Err(LedgerError::Broken { path, source });
             }
         }
     }
-    Ok(heads)
+    Ok((heads, bytes))
 }
 
 #[cfg(test)]

@@ -84,6 +84,53 @@ fn a_removed_tail_is_noticed_by_the_signed_head() {
 }
 
 #[test]
+fn a_head_that_a_crash_cut_leaves_a_ledger_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 2);
+    let sign = |folder: &Path| {
+        let ledger = Ledger::open(folder, key(), Timestamp(9)).unwrap();
+        ledger.append(draft(9)).unwrap();
+        ledger.sign_head(Timestamp(9)).unwrap();
+    };
+    sign(folder.path());
+    let heads = folder.path().join(HEADS);
+    let whole = std::fs::read(&heads).unwrap();
+    for cut in [0, 1, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&heads, &whole[..cut]).unwrap();
+        sign(folder.path());
+        sign(folder.path());
+        let verified = verify(folder.path(), &key().verifying_key(), |_| ()).unwrap();
+        assert_eq!(verified.heads, 2, "cut at byte {cut}");
+    }
+}
+
+#[test]
+fn an_entry_whose_head_cannot_be_signed_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), LEDGER_ENTRIES_PER_HEAD - 2);
+    let heads = folder.path().join(HEADS);
+    std::fs::create_dir(&heads).unwrap();
+    let ledger = Ledger::open(folder.path(), key(), Timestamp(9));
+    assert!(ledger.is_err(), "a folder is no file of heads");
+    std::fs::remove_dir(&heads).unwrap();
+    let ledger = Ledger::open(folder.path(), key(), Timestamp(9)).unwrap();
+    std::fs::create_dir(&heads).unwrap();
+    let before = ledger.size();
+    for _ in 0..3 {
+        let refused = ledger.append(draft(1)).unwrap_err();
+        assert!(matches!(refused, LedgerError::File { step: "sign", .. }));
+        assert!(ledger.is_failing());
+        assert_eq!(ledger.size(), before);
+    }
+    std::fs::remove_dir(&heads).unwrap();
+    ledger.append(draft(2)).unwrap();
+    assert!(!ledger.is_failing());
+    drop(ledger);
+    let verified = verify(folder.path(), &key().verifying_key(), |_| ()).unwrap();
+    assert_eq!((verified.size, verified.heads), (before + 1, 1));
+}
+
+#[test]
 fn a_second_writer_and_a_foreign_file_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let first = Ledger::open(folder.path(), key(), Timestamp(0)).unwrap();
