@@ -8,14 +8,14 @@ mod freeze;
 mod refusal;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_core::ledger::Draft;
 use holdfast_core::{
-    Action, Covering, Effect, Effects, Evidence, Judged, Leave, NoWayBack, Permit, Principal,
-    Proof, Reason, SourceName, Timestamp, Untrusted, Verdict, WayBack,
+    Action, Covering, Effect, Effects, Evidence, HoldId, Judged, Leave, NoWayBack, Permit,
+    Principal, Proof, Reason, SourceName, Timestamp, Untrusted, Verdict, WayBack,
 };
 use holdfast_judge::policy::{Facts, Policy};
 use holdfast_store::ledger::{Ledger, LedgerError};
@@ -23,7 +23,7 @@ use holdfast_store::record::{RecordError, Records};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::hold::{Hold, HoldRequest, Holds};
+use crate::hold::{Approved, Hold, HoldRequest, Holds};
 
 pub use freeze::{Freeze, FreezeError};
 pub use refusal::Refusal;
@@ -86,6 +86,8 @@ struct Shared {
     parts: Parts,
     holds: Holds,
     frozen: AtomicBool,
+    /// Held while a freeze or thaw is recorded, so that of two the later one stands.
+    freezing: Mutex<()>,
 }
 
 /// What was asked, what was answered and what could bring it back.
@@ -122,6 +124,7 @@ impl Gatekeeper {
             parts,
             holds,
             frozen: AtomicBool::new(frozen),
+            freezing: Mutex::new(()),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -148,31 +151,29 @@ impl Gatekeeper {
     /// # Errors
     /// [`FreezeError`]; a freeze that cannot be recorded is still in force in this process.
     pub fn set_frozen(&self, frozen: bool, by: Principal) -> Result<(), FreezeError> {
-        let now = clock::now();
-        if frozen {
-            self.shared.frozen.store(true, Ordering::SeqCst);
-        }
-        let kind = if frozen {
-            "agents.frozen"
-        } else {
-            "agents.thawed"
-        };
-        let entry = Draft::new(kind, by.clone(), now);
-        self.shared
-            .parts
-            .ledger
-            .append(entry)
-            .map_err(FreezeError::Ledger)?;
         let freeze = Freeze {
             frozen,
             by,
-            at: now,
+            at: clock::now(),
         };
-        freeze
-            .keep(&self.shared.parts.records)
-            .map_err(FreezeError::Record)?;
-        self.shared.frozen.store(frozen, Ordering::SeqCst);
-        Ok(())
+        if frozen {
+            self.shared.frozen.store(true, Ordering::SeqCst);
+        }
+        let _one_at_a_time = self.shared.freezing.lock();
+        if frozen {
+            self.shared.frozen.store(true, Ordering::SeqCst);
+            // What protects is kept even when it cannot be recorded; what ends protection is not.
+            let kept = freeze.keep(&self.shared.parts.records);
+            freeze.record(self.ledger())?;
+            kept.map_err(FreezeError::Record)
+        } else {
+            freeze.record(self.ledger())?;
+            freeze
+                .keep(&self.shared.parts.records)
+                .map_err(FreezeError::Record)?;
+            self.shared.frozen.store(false, Ordering::SeqCst);
+            Ok(())
+        }
     }
 
     /// Decides about one action. When this returns [`Decision::Forward`], the ledger entry is durable.
@@ -229,20 +230,21 @@ impl Gatekeeper {
                 Err(refusal::denied(&case.asked.action, reasons))
             }
             Verdict::Allow(_) => self.permit(case, Leave::Policy),
-            Verdict::Hold(reasons) => {
-                let action = &case.asked.action;
-                let approved =
-                    self.shared
-                        .holds
-                        .approved(action.digest, action.lease.as_ref(), now);
-                match approved.map_err(|error| refusal::fault(&error))? {
-                    Some(hold) => self.spend(case, &hold),
-                    None => {
-                        let reasons = reasons.clone();
-                        Err(self.hold(case.asked, reasons, case.way_back.err(), now))
-                    }
-                }
-            }
+            Verdict::Hold(_) => self.ask(case),
+        }
+    }
+
+    /// Spends the approval that a human gave for exactly this, or holds it for one.
+    fn ask(&self, case: Case) -> Result<Permit, Refusal> {
+        let evidence = case.asked.evidence.digest();
+        let approved = self
+            .shared
+            .holds
+            .approved(&case.asked.action, evidence, case.now);
+        match approved.map_err(|error| refusal::fault(&error))? {
+            Approved::Exactly(hold) => self.spend(case, &hold),
+            Approved::OtherEvidence(before) => Err(self.hold(case, Some(before))),
+            Approved::Not => Err(self.hold(case, None)),
         }
     }
 
@@ -310,7 +312,12 @@ impl Gatekeeper {
                 return Err(refusal::no_way_back(&action, &missing, None));
             }
         };
-        let entry = self.entry("action.permitted", &asked, verdict.reasons(), now);
+        let mut entry = self.entry("action.permitted", &asked, verdict.reasons(), now);
+        if let Leave::Approval(approval) = &leave {
+            entry = entry
+                .with("hold", approval.hold().to_string())
+                .with("approver", approval.approver());
+        }
         let worst = asked.effects.worst();
         let permit = match (Judged::new(asked.action, asked.effects, verdict), covering) {
             (Judged::Reversible(judged), _) => Permit::new(judged, leave, ()),
@@ -320,7 +327,8 @@ impl Gatekeeper {
             }
         };
         let permit = permit.map_err(|error| refusal::permit_refused(&action, error))?;
-        if worst > Some(Effect::Read) {
+        // Reads are recorded only while the ledger fails: they pass when that works again.
+        if worst > Some(Effect::Read) || self.ledger().is_failing() {
             self.shared
                 .parts
                 .ledger
@@ -330,34 +338,31 @@ impl Gatekeeper {
         Ok(permit)
     }
 
-    fn hold(
-        &self,
-        asked: Asked,
-        reasons: Vec<Reason>,
-        missing: Option<String>,
-        now: Timestamp,
-    ) -> Refusal {
+    fn hold(&self, case: Case, approved_before: Option<HoldId>) -> Refusal {
+        let missing = case.way_back.err();
+        let reasons = case.verdict.reasons().to_vec();
         let request = HoldRequest {
-            action: asked.action.clone(),
-            effects: asked.effects.clone(),
-            evidence: asked.evidence.clone(),
+            action: case.asked.action.clone(),
+            effects: case.asked.effects.clone(),
+            evidence: case.asked.evidence.clone(),
             reasons: reasons.clone(),
         };
-        let hold = match self.shared.holds.hold(request, now) {
+        let hold = match self.shared.holds.hold(request, case.now) {
             Ok(hold) => hold,
             Err(error) => return refusal::fault(&error),
         };
-        let entry = self
-            .entry("action.held", &asked, &reasons, now)
+        let way_back = missing.clone().unwrap_or_else(|| "proven".to_owned());
+        let mut entry = self
+            .entry("action.held", &case.asked, &reasons, case.now)
             .with("hold", hold.id.to_string())
-            .with(
-                "way_back",
-                missing.clone().unwrap_or_else(|| "proven".to_owned()),
-            );
+            .with("way_back", way_back);
+        if let Some(before) = &approved_before {
+            entry = entry.with("approved_with_other_evidence", before.to_string());
+        }
         if let Err(error) = self.shared.parts.ledger.append(entry) {
             return refusal::fault(&error);
         }
-        refusal::held(&hold, missing.as_deref())
+        refusal::held(&hold, missing.as_deref(), approved_before.as_ref())
     }
 
     fn record_refusal(

@@ -1,10 +1,12 @@
 //! Holds: actions that wait for a human, and the approvals that end them.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::ledger::Draft;
 use holdfast_core::{
-    Action, Approval, ApprovalError, Code, Coded, Digest, Effects, Evidence, HoldId, LeaseId,
-    Principal, Reason, Timestamp,
+    Action, Approval, ApprovalError, Code, Coded, Digest, Effects, Evidence, HoldId, Principal,
+    Reason, Timestamp,
 };
 use holdfast_store::ledger::{Ledger, LedgerError};
 use holdfast_store::record::{Record, RecordError, Records, Version};
@@ -184,17 +186,34 @@ pub struct HoldRequest {
     pub reasons: Vec<Reason>,
 }
 
+/// What the approvals that were given say about an action that is asked for now.
+#[derive(Clone, Debug)]
+pub enum Approved {
+    /// A human approved exactly this, and it has not been used.
+    Exactly(Box<Hold>),
+    /// A human approved it when something else was measured: it must be asked again.
+    OtherEvidence(HoldId),
+    /// Nobody did.
+    Not,
+}
+
 /// All holds. Clones share one state file.
 #[derive(Clone)]
 pub struct Holds {
     records: Records,
     ledger: Ledger,
+    /// Held from the look at what waits until a new hold is kept: the same action makes one hold only.
+    making: Arc<Mutex<()>>,
 }
 
 impl Holds {
     /// Makes the view on the holds in `records`.
     pub fn new(records: Records, ledger: Ledger) -> Self {
-        Self { records, ledger }
+        Self {
+            records,
+            ledger,
+            making: Arc::default(),
+        }
     }
 
     /// Returns all holds, newest first.
@@ -227,6 +246,7 @@ impl Holds {
                 && hold.evidence.digest() == request.evidence.digest()
         };
         let waiting = |hold: &Hold| hold.word(now) == "waiting";
+        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = self.list()?;
         if let Some(hold) = holds.iter().find(|hold| waiting(hold) && same(hold)) {
             return Ok(hold.clone());
@@ -304,22 +324,27 @@ impl Holds {
         Ok(hold)
     }
 
-    /// Finds the approved hold of exactly this action under this lease, if there is one.
+    /// Tells whether a human approved exactly this action, with this evidence, under its lease.
     ///
     /// # Errors
     /// [`HoldError::Record`].
     pub fn approved(
         &self,
-        action: Digest,
-        lease: Option<&LeaseId>,
+        action: &Action,
+        evidence: Digest,
         now: Timestamp,
-    ) -> Result<Option<Hold>, HoldError> {
-        let fits = |hold: &Hold| {
-            hold.word(now) == "approved"
-                && hold.action.digest == action
-                && hold.action.lease.as_ref() == lease
-        };
-        Ok(self.list()?.into_iter().find(fits))
+    ) -> Result<Approved, HoldError> {
+        let mut found = Approved::Not;
+        for hold in self.list()? {
+            let same = hold.action.digest == action.digest && hold.action.lease == action.lease;
+            if same && hold.word(now) == "approved" {
+                if hold.evidence.digest() == evidence {
+                    return Ok(Approved::Exactly(Box::new(hold)));
+                }
+                found = Approved::OtherEvidence(hold.id);
+            }
+        }
+        Ok(found)
     }
 
     /// Uses an approval up, durably, before the action goes ahead. Of two who try, one succeeds.

@@ -1,7 +1,8 @@
 //! The freeze: everything denied to agents until a human thaws it.
 
+use holdfast_core::ledger::Draft;
 use holdfast_core::{Code, Coded, Principal, Timestamp};
-use holdfast_store::ledger::LedgerError;
+use holdfast_store::ledger::{Ledger, LedgerError};
 use holdfast_store::record::{Record, RecordError, Records};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,18 @@ impl Freeze {
     /// Reads how it stands, or `None` when nobody has ever frozen anything.
     pub(super) fn find(records: &Records) -> Result<Option<Self>, RecordError> {
         Ok(records.find::<Self>(ID)?.map(|(freeze, _)| freeze))
+    }
+
+    /// Writes it into the ledger.
+    pub(super) fn record(&self, ledger: &Ledger) -> Result<(), FreezeError> {
+        let kind = if self.frozen {
+            "agents.frozen"
+        } else {
+            "agents.thawed"
+        };
+        let entry = Draft::new(kind, self.by.clone(), self.at);
+        ledger.append(entry).map_err(FreezeError::Ledger)?;
+        Ok(())
     }
 
     /// Keeps it, so that it outlives this process.

@@ -18,17 +18,25 @@ pub struct Refusal {
 }
 
 /// Held: a human can approve `hold`, and `missing` says why there is no way back yet.
-pub(super) fn held(hold: &Hold, missing: Option<&str>) -> Refusal {
+///
+/// `before` is a hold of the same action that was approved when something else was measured.
+pub(super) fn held(hold: &Hold, missing: Option<&str>, before: Option<&HoldId>) -> Refusal {
     let because = because(&hold.effects, &hold.reasons);
     let way_back = match missing {
         None => String::new(),
         Some(why) => format!("; there is no proven way back: {why}"),
     };
+    let again = match before {
+        None => String::new(),
+        Some(before) => {
+            format!("; {before} was approved for other evidence, and production has moved since")
+        }
+    };
     let id = &hold.id;
     Refusal {
         code: Code::ZH001,
         message: format!(
-            "held for approval: {}: {because}{way_back}; nothing was executed",
+            "held for approval: {}: {because}{way_back}{again}; nothing was executed",
             hold.action.summary
         ),
         hint: format!(

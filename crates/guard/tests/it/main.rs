@@ -1,3 +1,4 @@
 //! The doors against real clients and real servers.
 
+mod decide;
 mod http_door;
