@@ -21,6 +21,7 @@ pub mod spool;
 mod standing;
 pub mod status;
 pub mod vault;
+pub mod watch;
 
 pub use config::{
     AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
@@ -41,3 +42,4 @@ pub use source::{
 pub use spool::SpoolError;
 pub use status::{CaptureState, PointSpan, ProofState, ProofStatus, SourceStatus, Trouble};
 pub use vault::{Vault, VaultError};
+pub use watch::{Destroyed, LogWatch, Seen, WatchError};

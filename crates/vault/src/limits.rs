@@ -22,3 +22,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub const ANSWER_ROWS: usize = 200_000;
 /// How often WAL that is not yet in the repository is put there.
 pub const SHIP_EVERY: Duration = Duration::from_millis(800);
+/// Transactions whose doings are followed through the log at once.
+pub const WATCHED_TRANSACTIONS: usize = 65_536;
+/// Catalog rows of one transaction that are remembered.
+pub const WATCHED_ROWS: usize = 200_000;
+/// Marks on databases that are remembered while their removal has not ended.
+pub const WATCHED_MARKS: usize = 64;

@@ -88,8 +88,10 @@ pub enum Event {
         /// When, by the source's clock.
         time: Timestamp,
     },
-    /// No transaction older than this runs any more.
+    /// Which transactions run.
     Running {
+        /// The next that will begin.
+        next: u32,
         /// The oldest that runs, or the next to come.
         oldest: u32,
     },
@@ -272,8 +274,9 @@ fn locks(fields: &mut Fields<'_>) -> Option<Event> {
 }
 
 fn running(fields: &mut Fields<'_>) -> Option<Event> {
-    let _transactions_subtransactions_overflow_next = fields.take(16)?;
+    let _transactions_subtransactions_overflow = fields.take(12)?;
     Some(Event::Running {
+        next: fields.u32()?,
         oldest: fields.u32()?,
     })
 }
