@@ -3,6 +3,7 @@
 mod counts;
 mod run;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -167,7 +168,13 @@ const STEPS: &[Step] = &[
         name: "build",
         about: "programs and tests compile",
         needs: &[],
-        perform: |root| cargo(root, &words("build --workspace --all-targets"), &[]),
+        perform: |root| {
+            cargo(
+                root,
+                &quietly("build --workspace --all-targets", "--quiet"),
+                &[],
+            )
+        },
     },
     Step {
         name: "test",
@@ -201,7 +208,7 @@ const STEPS: &[Step] = &[
 /// Runs the tests by nextest, or by cargo's own runner where nextest is not installed.
 fn test(root: &Path) -> Result<Outcome> {
     if has_nextest() {
-        let arguments = words("nextest run --workspace --no-fail-fast");
+        let arguments = quietly("nextest run --workspace --no-fail-fast", "--cargo-quiet");
         return counted(root, &arguments, counts::nextest);
     }
     println!("cargo-nextest is not installed; using `cargo test`");
@@ -226,6 +233,15 @@ fn counted(root: &Path, arguments: &[&str], count: fn(&str) -> Counts) -> Result
         ok,
         counts: Some(count(&text)),
     })
+}
+
+/// In a log, the names of hundreds of crates that compile hide what matters.
+fn quietly(line: &'static str, quiet: &'static str) -> Vec<&'static str> {
+    let mut words = words(line);
+    if !std::io::stderr().is_terminal() {
+        words.push(quiet);
+    }
+    words
 }
 
 fn words(line: &'static str) -> Vec<&'static str> {
