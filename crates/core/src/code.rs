@@ -166,13 +166,19 @@ codes! {
     ZU508 "the path cannot be scanned",
 
     // the binary
+    ZI601 "a key or a record of ours does not fit",
+    ZL601 "the passphrase is not the approver's",
     ZS601 "the other half is not running",
     ZS602 "the other half did not answer",
+    ZS603 "the system refused",
     ZU601 "the configuration is not valid",
     ZU602 "a secret cannot be had",
     ZU603 "the source is not known",
     ZU604 "the local API cannot listen",
     ZU605 "the request is not understood",
+    ZU606 "there is no public key",
+    ZU607 "there is no passphrase",
+    ZU608 "the configuration cannot be changed",
 }
 
 #[cfg(test)]

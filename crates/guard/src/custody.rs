@@ -202,11 +202,8 @@ impl Custody {
     ) -> Result<CustodyItem, CustodyError> {
         let file = file::read(request.file)?;
         let secret = request.credential.expose().as_bytes();
-        let replaced = file::replace(
-            &file.bytes,
-            secret,
-            request.issued.token.expose().as_bytes(),
-        );
+        let replacement = request.replacement.expose().as_bytes();
+        let replaced = file::replace(&file.bytes, secret, replacement);
         let replaced = replaced.ok_or_else(|| CustodyError::Absent(file.path.clone()))?;
         let now = clock::now();
         let id: [u8; 6] = clock::random().map_err(CustodyError::Random)?;

@@ -1,0 +1,148 @@
+//! `holdfast restore`: a restore point into a new directory.
+
+mod target;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use holdfast_vault::{Progress, ProgressFn, RestorePhase, RestoreRequest, Restored, Start};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::Shared;
+use crate::config::Config;
+use crate::report::{Done, Failure, Output};
+use crate::wiring::{now, vault};
+
+/// Brings a restore point back into a new directory; never into one that holds something.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Which source.
+    source: String,
+    /// Which moment: `latest`, a time, a position (LSN), `before:ACTION` or `before:LSN`.
+    #[arg(long, default_value = "latest")]
+    at: String,
+    /// The new data directory.
+    #[arg(long, value_name = "DIR")]
+    into: PathBuf,
+    /// Start a server on it and promote it.
+    #[arg(long)]
+    start: bool,
+    /// The server's port; a free one if absent.
+    #[arg(long, requires = "start")]
+    port: Option<u16>,
+}
+
+impl Restore {
+    /// Reads repository and spool; the vault need not run.
+    pub fn run(self, shared: &Shared, output: Output) -> Done {
+        let config = shared.config()?;
+        let into = std::path::absolute(&self.into)
+            .map_err(|error| crate::wiring::system("find the directory", &error))?;
+        let start = match self.start {
+            true => Start::Yes { port: self.port },
+            false => Start::No,
+        };
+        let asked = Asked {
+            source: &self.source,
+            at: &self.at,
+            into,
+            start,
+        };
+        let restored = bring_back(&config, asked, output)?;
+        output.result(&restored, || describe(&restored));
+        Ok(())
+    }
+}
+
+/// What is to be brought back.
+pub struct Asked<'a> {
+    /// Which source.
+    pub source: &'a str,
+    /// Which moment.
+    pub at: &'a str,
+    /// The new directory, absolute.
+    pub into: PathBuf,
+    /// Whether a server is started.
+    pub start: Start,
+}
+
+/// Restores, with a progress bar where somebody watches.
+///
+/// # Errors
+/// The restore's own error; what was there before is as it was.
+pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<Restored, Failure> {
+    let source = config.source(asked.source)?.name.clone();
+    let at = target::resolve(config, &source, asked.at)?;
+    let request = RestoreRequest {
+        source,
+        at,
+        into: asked.into,
+        start: asked.start,
+    };
+    let bar = bar(output);
+    let shown = bar.clone();
+    let progress: ProgressFn = Arc::new(move |progress: Progress| {
+        shown.set_length(progress.total.0);
+        shown.set_position(progress.done.0);
+        shown.set_message(match progress.phase {
+            RestorePhase::Files => "files",
+            RestorePhase::Replay => "replaying the log",
+            RestorePhase::Wal => "log",
+        });
+    });
+    let restored = holdfast_vault::restore(&vault::place(config)?, &request, &progress);
+    bar.finish_and_clear();
+    Ok(restored?)
+}
+
+fn bar(output: Output) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if !output.draws() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        return bar;
+    }
+    let template = "{elapsed:>4} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Says what was brought back and how to go on.
+pub fn describe(restored: &Restored) -> String {
+    let mut text = format!(
+        "{} as of {} is in {} ({}, {:.1} s)\n",
+        restored.source,
+        restored.at,
+        restored.directory.display(),
+        restored.bytes,
+        restored.files_s
+    );
+    if let Some(newest) = restored.newest_commit {
+        let age = now().since(newest).as_secs();
+        text.push_str(&format!("newest commit {newest}, {age} s ago\n"));
+    }
+    match (&restored.server, restored.promoted_s) {
+        (Some(server), seconds) => {
+            text.push_str(&format!(
+                "a writable server listens on {}:{} (pid {}, log {})",
+                server.host,
+                server.port,
+                server.pid,
+                server.log.display()
+            ));
+            if let Some(seconds) = seconds {
+                text.push_str(&format!(", {seconds:.1} s after the start"));
+            }
+            text.push_str("\nroles and passwords are those of the source");
+        }
+        (None, _) => text.push_str(&format!(
+            "start a server on it: pg_ctl -D {} start",
+            restored.directory.display()
+        )),
+    }
+    text
+}

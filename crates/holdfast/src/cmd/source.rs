@@ -1,0 +1,276 @@
+//! `holdfast source`: what is protected.
+
+mod block;
+
+use clap::{Args, Subcommand};
+use holdfast_core::{Code, SourceName};
+use holdfast_vault::{CheckReport, RequirementState, SourceStatus, check_source};
+use serde_json::{Value, json};
+
+use crate::cli::Shared;
+use crate::cmd::block_on;
+use crate::config::{Config, SourceConfig};
+use crate::report::{Done, Failure, Output, table};
+use crate::wiring::{Half, vault};
+
+/// What is protected.
+#[derive(Debug, Subcommand)]
+pub enum Source {
+    /// Write a source into the configuration, and say what it lacks
+    Add(Add),
+    /// Look at a source and say what it lacks; changes nothing
+    Check {
+        /// Its name.
+        name: String,
+    },
+    /// How each source stands
+    List,
+    /// Take a source out of the configuration; what is kept of it stays
+    Remove {
+        /// Its name.
+        name: String,
+        /// The name once more, as consent.
+        #[arg(long, value_name = "NAME")]
+        yes: Option<String>,
+    },
+}
+
+/// What is added.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Its name: a-z, 0-9 and `-`.
+    name: SourceName,
+    /// Where the connection string of a role with REPLICATION is: `env:NAME` or `file:PATH`.
+    #[arg(long, value_name = "REF")]
+    vault_url: Option<String>,
+    /// Where the connection string of a role that may create roles is: `env:NAME` or `file:PATH`.
+    #[arg(long, value_name = "REF")]
+    guard_url: Option<String>,
+    /// What it is for, as policies see it.
+    #[arg(long, default_value = "production")]
+    environment: String,
+    /// Commits wait until the vault has them on disk: none is ever lost.
+    #[arg(long)]
+    synchronous: bool,
+    /// What a provider calls a thing that carries it, such as `railway:volume:ID`; repeatable.
+    #[arg(long = "resource", value_name = "KIND:NAME")]
+    resources: Vec<String>,
+    /// SQL that each drill runs and that must return true; repeatable.
+    #[arg(long = "assertion", value_name = "SQL")]
+    assertions: Vec<String>,
+}
+
+impl Source {
+    /// Reads or changes the configuration.
+    pub fn run(self, shared: &Shared, output: Output) -> Done {
+        let config = shared.config()?;
+        match self {
+            Self::Add(add) => add.run(&config, output),
+            Self::Check { name } => check(&config, config.source(&name)?, output),
+            Self::List => list(&config, output),
+            Self::Remove { name, yes } => remove(&config, &name, yes.as_deref(), output),
+        }
+    }
+}
+
+impl Add {
+    fn run(self, config: &Config, output: Output) -> Done {
+        if config.source(self.name.as_str()).is_ok() {
+            return Err(Failure::new(
+                Code::ZU608,
+                format!(
+                    "there is a source `{}` already; nothing was changed",
+                    self.name
+                ),
+                "edit its block in holdfast.toml, or choose another name",
+            ));
+        }
+        if self.vault_url.is_none() && self.guard_url.is_none() {
+            return Err(Failure::new(
+                Code::ZU608,
+                "a source needs --vault-url, --guard-url or both; nothing was changed",
+                "the vault streams with the one, guard makes lease roles with the other",
+            ));
+        }
+        let block = block::write(&block::Block {
+            name: self.name.as_str(),
+            environment: &self.environment,
+            vault_url: self.vault_url.as_deref(),
+            guard_url: self.guard_url.as_deref(),
+            synchronous: self.synchronous,
+            resources: &self.resources,
+            assertions: &self.assertions,
+        });
+        let changed = block::append(config, &block)?;
+        let source = changed.source(self.name.as_str())?;
+        output.say(&format!(
+            "wrote the source `{}` to {}",
+            self.name,
+            config.file.display()
+        ));
+        if source.vault_url.is_none() {
+            output.result(&json!({"source": self.name, "added": true}), || {
+                "without vault_url it has no way back: what cannot be undone stays refused"
+                    .to_owned()
+            });
+            return Ok(());
+        }
+        check(&changed, source, output)
+    }
+}
+
+/// Prints what a source lacks; fails when the vault could not work with it.
+fn check(config: &Config, source: &SourceConfig, output: Output) -> Done {
+    let told = vault::source(config, source)?;
+    let report: CheckReport = block_on(async { Ok(check_source(&told).await) })?;
+    output.result(&report, || describe(&report));
+    let missing = report
+        .requirements
+        .iter()
+        .find(|one| one.state == RequirementState::Missing);
+    match missing {
+        None => Ok(()),
+        Some(first) => {
+            let code = first.code.as_deref();
+            let known = Code::ALL
+                .iter()
+                .find(|(known, _)| Some(known.as_str()) == code);
+            Err(Failure {
+                code: known.map_or(Code::ZU301, |(code, _)| *code),
+                message: format!(
+                    "`{}` cannot be captured yet: {}: {}; nothing was changed in it",
+                    source.name, first.name, first.found
+                ),
+                hint: (!first.fix.is_empty()).then(|| first.fix.clone()),
+            })
+        }
+    }
+}
+
+fn describe(report: &CheckReport) -> String {
+    let mut text = format!("{} at {}", report.source, report.address);
+    if let Some(major) = report.major {
+        text.push_str(&format!(", PostgreSQL {major}"));
+    }
+    text.push('\n');
+    let rows: Vec<Vec<String>> = report
+        .requirements
+        .iter()
+        .map(|one| {
+            let state = match one.state {
+                RequirementState::Missing => "missing",
+                RequirementState::Ok => "ok",
+                RequirementState::Warning => "warning",
+            };
+            vec![state.to_owned(), one.name.clone(), one.found.clone()]
+        })
+        .collect();
+    text.push_str(&table(&["STATE", "WHAT", "FOUND"], &rows));
+    for one in report.requirements.iter().filter(|one| !one.fix.is_empty()) {
+        text.push_str(&format!("\n{}: wanted is {}\n", one.name, one.wanted));
+        for line in one.fix.lines() {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
+    text
+}
+
+/// Prints how every source stands: what the running vault says, or that none runs.
+pub fn list(config: &Config, output: Output) -> Done {
+    let asked = block_on(Half::Vault.client(config).ask("vault.status", Value::Null));
+    let statuses: Option<Vec<SourceStatus>> = match asked {
+        Ok(statuses) => Some(statuses),
+        Err(failure) if failure.code == Code::ZS601 => None,
+        Err(failure) => return Err(failure),
+    };
+    if statuses.is_none() && !output.is_json() {
+        output.say("the vault is not running, so only the configuration is shown");
+    }
+    let statuses = statuses.unwrap_or_default();
+    let status = |name: &SourceName| statuses.iter().find(|status| status.source == *name);
+    let values: Vec<Value> = config
+        .sources
+        .iter()
+        .map(|source| {
+            let mut value = json!({
+                "source": source.name, "environment": source.environment,
+                "vault": source.vault_url.is_some(), "guard": source.guard_url.is_some(),
+                "resources": source.resources,
+            });
+            let known = status(&source.name).map(|status| json!(status));
+            if let (Some(fields), Some(Value::Object(known))) = (value.as_object_mut(), known) {
+                fields.extend(known);
+            }
+            value
+        })
+        .collect();
+    output.result(&values, || {
+        if config.sources.is_empty() {
+            return "no source yet: `holdfast source add NAME --vault-url env:VAULT_URL`"
+                .to_owned();
+        }
+        let rows = config
+            .sources
+            .iter()
+            .map(|source| row(source, status(&source.name)));
+        let header = ["SOURCE", "STATE", "MODE", "LAG", "PROOF", "TROUBLE"];
+        table(&header, &rows.collect::<Vec<_>>())
+    });
+    Ok(())
+}
+
+fn row(source: &SourceConfig, status: Option<&SourceStatus>) -> Vec<String> {
+    let Some(status) = status else {
+        let none = "-".to_owned();
+        let state = match source.vault_url {
+            Some(_) => "not running",
+            None => "no vault_url",
+        };
+        return vec![
+            source.name.to_string(),
+            state.to_owned(),
+            none.clone(),
+            none.clone(),
+            none.clone(),
+            none,
+        ];
+    };
+    let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    let proof = match (status.proof.at, status.proof.rto_s) {
+        (Some(at), Some(rto)) => format!("{} {at}, {rto:.1} s", word(json!(status.proof.state))),
+        _ => word(json!(status.proof.state)),
+    };
+    let state = match &status.busy {
+        Some(busy) => format!("{} ({busy})", word(json!(status.state))),
+        None => word(json!(status.state)),
+    };
+    let trouble = status.trouble.as_ref();
+    vec![
+        source.name.to_string(),
+        state,
+        status.mode.to_string(),
+        format!("{}, {:.1} s", status.lag, status.lag_s),
+        proof,
+        trouble.map_or("-".to_owned(), |one| format!("{} {}", one.code, one.what)),
+    ]
+}
+
+fn remove(config: &Config, name: &str, yes: Option<&str>, output: Output) -> Done {
+    let source = config.source(name)?;
+    if yes != Some(name) {
+        return Err(Failure::new(
+            Code::ZU608,
+            format!(
+                "`{name}` would no longer be protected; what the repository holds of it stays; nothing was changed"
+            ),
+            format!(
+                "say so with `holdfast source remove {name} --yes {name}`, then restart what runs"
+            ),
+        ));
+    }
+    block::cut(config, &source.name)?;
+    output.result(&json!({"source": name, "removed": true}), || {
+        format!("{name} is out of the configuration; restart what runs. Its slot `holdfast_{name}` stays in the source: drop it there")
+    });
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! The vault half: its configuration, its local API, reading without it.
+
+use std::time::Duration;
+
+use holdfast_core::{Code, SourceName, WayBack};
+use holdfast_store::ledger::Ledger;
+use holdfast_vault::{
+    AckMode, Assertion, CaptureState, ConnectionUrl, DrillConfig, Place, PostgresConfig,
+    SourceConfig, Vault, VaultConfig, enable_synchronous, system_clock,
+};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Request};
+use crate::config::{self, Config};
+use crate::report::Failure;
+use crate::wiring::way_back::Told;
+use crate::wiring::{Half, failure, now};
+
+/// How often a source that is not yet synchronous is looked at.
+const SYNCHRONOUS_TRY_EVERY: Duration = Duration::from_millis(250);
+
+/// Returns where the vault's things are, for reading beside it or without it.
+///
+/// # Errors
+/// When there is no public key of the vault.
+pub fn place(config: &Config) -> Result<Place, Failure> {
+    Ok(Place {
+        state: config.vault_dir(),
+        repository: config.repository(),
+        vault_key: Some(Half::Vault.public_key(config)?),
+        postgres: postgres(config),
+    })
+}
+
+fn postgres(config: &Config) -> PostgresConfig {
+    let dirs = config.vault.postgres_bin_dirs.iter();
+    PostgresConfig {
+        dirs: dirs.map(|dir| config.base.join(dir)).collect(),
+        run_as: Some(config.vault.run_as.clone()),
+    }
+}
+
+/// Returns what the vault is told about one source.
+///
+/// # Errors
+/// When it has no `vault_url`, or the secret leads nowhere or is no connection string.
+pub fn source(config: &Config, source: &config::SourceConfig) -> Result<SourceConfig, Failure> {
+    let Some(reference) = &source.vault_url else {
+        return Err(Failure::new(
+            Code::ZU603,
+            format!("the source `{}` has no vault_url", source.name),
+            "add `vault_url` to its block in holdfast.toml, as `env:NAME` or `file:PATH`",
+        ));
+    };
+    let text = reference.read(&format!("vault_url of `{}`", source.name), &config.base)?;
+    let url: ConnectionUrl = text.expose().parse().map_err(|error| failure(&error))?;
+    let assertions = source.assertions.iter().enumerate();
+    let assertions = assertions
+        .map(|(index, sql)| Assertion {
+            name: format!("assertion {}", index.saturating_add(1)),
+            database: url.database.clone(),
+            sql: sql.clone(),
+        })
+        .collect();
+    Ok(SourceConfig {
+        name: source.name.clone(),
+        url,
+        mode: if source.synchronous {
+            AckMode::Synchronous
+        } else {
+            AckMode::Asynchronous
+        },
+        assertions,
+    })
+}
+
+/// Returns everything the vault is told.
+///
+/// # Errors
+/// When a secret leads nowhere.
+pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
+    let with_url = config.sources.iter().filter(|s| s.vault_url.is_some());
+    let sources: Result<Vec<_>, Failure> = with_url.map(|s| source(config, s)).collect();
+    Ok(VaultConfig {
+        state: config.vault_dir(),
+        repository: config.repository(),
+        sources: sources?,
+        postgres: postgres(config),
+        drill: DrillConfig {
+            every: Duration::from_secs(config.vault.drill_every_s),
+            ..DrillConfig::default()
+        },
+    })
+}
+
+/// A vault that runs.
+pub struct Running {
+    /// The vault, for questions in process.
+    pub vault: Vault,
+    capture: JoinHandle<Result<(), Failure>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until everything has ended and all is flushed; the token given to [`start`] ends it.
+    ///
+    /// # Errors
+    /// Why capture ended, if it was not asked to.
+    pub async fn ended(self) -> Result<(), Failure> {
+        let capture = self.capture.await;
+        for task in self.others {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the vault ended by a defect");
+            }
+        }
+        capture.map_err(|error| {
+            Failure::new(
+                Code::ZS602,
+                format!("capture ended by a defect: {error}"),
+                "start it again; what was acknowledged is on disk",
+            )
+        })?
+    }
+}
+
+/// Opens the vault and its local API, and begins to capture.
+///
+/// # Errors
+/// When the repository, the spool or a key cannot be used; nothing then runs.
+pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, Failure> {
+    let key = Half::Vault.key(config)?;
+    let told = vault_config(config)?;
+    let sources = told.sources.clone();
+    let ledger = Ledger::open(&Half::Vault.ledger(config), key.clone(), now())?;
+    let listener = api::listen(&config.vault_dir())?;
+    let vault = tokio::task::spawn_blocking(move || Vault::open(told, ledger, key, system_clock()))
+        .await
+        .map_err(|error| {
+            Failure::new(
+                Code::ZS602,
+                format!("the vault did not open: {error}"),
+                "start it again; nothing was changed",
+            )
+        })??;
+    let (running, answering) = (vault.clone(), vault.clone());
+    let capture_stop = stop.clone();
+    let capture = tokio::spawn(async move {
+        let ended = running.run(capture_stop.clone()).await;
+        // Whatever else runs in this process must not go on without capture.
+        capture_stop.cancel();
+        ended.map_err(|error| failure(&error))
+    });
+    let mut others = vec![tokio::spawn(api::serve(
+        listener,
+        stop.clone(),
+        move |request| {
+            let vault = answering.clone();
+            async move { answer(&vault, request).await }
+        },
+    ))];
+    for source in sources {
+        if source.mode == AckMode::Synchronous {
+            others.push(tokio::spawn(synchronize(
+                vault.clone(),
+                source,
+                stop.clone(),
+            )));
+        }
+    }
+    Ok(Running {
+        vault,
+        capture,
+        others,
+    })
+}
+
+/// Makes commits wait for the vault as soon as its stream has caught up, so that none hangs.
+async fn synchronize(vault: Vault, source: SourceConfig, stop: CancellationToken) {
+    let mut told = String::new();
+    loop {
+        let streams = vault
+            .status()
+            .iter()
+            .any(|status| status.source == source.name && status.state == CaptureState::Streaming);
+        if streams {
+            match enable_synchronous(&source).await {
+                Ok(done) => {
+                    tracing::info!(source = %source.name, before = done.before, after = done.after,
+                        "commits wait for the vault");
+                    return;
+                }
+                Err(error) => {
+                    let text = holdfast_core::ErrorChain(&error).to_string();
+                    if text != told {
+                        tracing::info!(source = %source.name, "not yet synchronous: {text}");
+                        told = text;
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SYNCHRONOUS_TRY_EVERY) => {}
+        }
+    }
+}
+
+async fn answer(vault: &Vault, request: Request) -> Result<Value, Failure> {
+    let value = match request.op.as_str() {
+        "vault.status" => serde_json::to_value(vault.status()),
+        "way_back" => {
+            let source: SourceName = api::args(request)?;
+            serde_json::to_value(Told::of(vault.way_back(&source, now())))
+        }
+        "drill.run" => {
+            let source: SourceName = api::args(request)?;
+            serde_json::to_value(vault.drill(&source).await?)
+        }
+        other => {
+            return Err(Failure::new(
+                Code::ZU605,
+                format!("the vault knows no operation `{other}`"),
+                "use the same version of holdfast for both",
+            ));
+        }
+    };
+    value.map_err(|error| {
+        Failure::new(
+            Code::ZS602,
+            format!("the answer cannot be written: {error}"),
+            "tell the makers of holdfast",
+        )
+    })
+}
