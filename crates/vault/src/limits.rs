@@ -28,3 +28,7 @@ pub const WATCHED_TRANSACTIONS: usize = 65_536;
 pub const WATCHED_ROWS: usize = 200_000;
 /// Marks on databases that are remembered while their removal has not ended.
 pub const WATCHED_MARKS: usize = 64;
+/// The most that is put into the repository as one tail.
+pub const TAIL_BYTES: u64 = 4 << 20;
+/// How long the log that a finished base backup needs may take to arrive in the repository.
+pub const BASE_LOG_WAIT: Duration = Duration::from_secs(600);

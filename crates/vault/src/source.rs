@@ -10,6 +10,7 @@ pub use check::{CheckReport, Requirement, RequirementState, check_source};
 pub use synchronous::{Synchronous, disable_synchronous, enable_synchronous};
 pub use url::{ConnectionUrl, SslMode, UrlError};
 
+pub(crate) use check::{MAJOR_MAX, MAJOR_MIN, explain};
 pub(crate) use connection::{Connection, Purpose, Reply};
 
 use holdfast_core::{Code, Coded};
@@ -105,7 +106,7 @@ pub enum SourceError {
         step: &'static str,
     },
     /// The version is too old or unknown.
-    #[error("the source runs PostgreSQL {major}, and 13 to 18 are supported")]
+    #[error("the source runs PostgreSQL {major}, and 15 to 18 are supported")]
     Version {
         /// Its major version.
         major: u32,

@@ -17,8 +17,16 @@ pub(crate) struct Facts {
     pub(crate) trouble: Option<Trouble>,
     /// What is in the way of the repository alone; capture into the spool goes on meanwhile.
     pub(crate) ship_trouble: Option<Trouble>,
+    /// What is in the way of a base backup alone.
+    pub(crate) base_trouble: Option<Trouble>,
     pub(crate) system_identifier: Option<u64>,
     pub(crate) timeline: u32,
+    /// Per timeline, up to where the spool is durable and to be trusted.
+    pub(crate) logs: BTreeMap<u32, Lsn>,
+    /// The source no longer has the log that we need next.
+    pub(crate) missing: bool,
+    /// The log is continuous from here on.
+    pub(crate) log_from: Lsn,
     pub(crate) flushed: Lsn,
     pub(crate) shipped: Lsn,
     /// The end of the source's log when it last spoke.
@@ -33,6 +41,8 @@ pub(crate) struct Facts {
     /// The newest commit that is in the repository.
     pub(crate) safe_until: Option<Timestamp>,
     pub(crate) point: Option<PointId>,
+    /// The newest base of the repository, and where its log begins.
+    pub(crate) base: Option<(PointId, Lsn)>,
     pub(crate) proof: Option<Proof>,
     pub(crate) proof_status: ProofStatus,
     pub(crate) busy: BTreeMap<&'static str, String>,
@@ -61,20 +71,15 @@ impl Standing {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the stream runs.
-    pub(crate) fn streaming(&self) {
+    /// Notes that the stream does not run, and why; tells whether that is news.
+    pub(crate) fn stopped(&self, state: CaptureState, trouble: Trouble, now: Timestamp) -> bool {
         let mut facts = self.facts();
-        facts.state = CaptureState::Streaming;
-        facts.trouble = None;
-        facts.stopped_at = None;
-    }
-
-    /// Notes that the stream does not run, and why.
-    pub(crate) fn stopped(&self, state: CaptureState, trouble: Trouble, now: Timestamp) {
-        let mut facts = self.facts();
+        let before = facts.trouble.as_ref().map(|before| before.code.as_str());
+        let is_new = before != Some(trouble.code.as_str());
         facts.state = state;
         facts.trouble = Some(trouble);
         facts.stopped_at.get_or_insert(now);
+        is_new
     }
 
     /// Shows what is being done until the returned mark is dropped.
@@ -104,7 +109,10 @@ impl Standing {
         SourceStatus {
             source: self.config.name.clone(),
             state,
-            trouble: facts.trouble.or(facts.ship_trouble),
+            trouble: facts
+                .trouble
+                .or(facts.ship_trouble)
+                .or(facts.base_trouble),
             mode: self.config.mode,
             system_identifier: facts.system_identifier,
             timeline: facts.timeline,

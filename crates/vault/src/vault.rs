@@ -11,8 +11,10 @@ use holdfast_store::ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Clock, VaultConfig};
+use crate::capture::{Capture, CaptureError};
 use crate::drill::DrillError;
-use crate::spool::SpoolError;
+use crate::repository::{Repository, RepositoryError};
+use crate::spool::{Spool, SpoolError};
 use crate::standing::{Standing, Standings};
 use crate::status::SourceStatus;
 

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{Connection, ConnectionUrl, Purpose, Reply, SourceError};
 use crate::config::{AckMode, SourceConfig};
 
-/// The oldest major version that has a backup manifest.
-const MAJOR_MIN: u32 = 13;
+/// The oldest major version whose base backups are understood: one copy stream for all archives.
+pub(crate) const MAJOR_MIN: u32 = 15;
 /// The newest major version whose WAL is known.
-const MAJOR_MAX: u32 = 18;
+pub(crate) const MAJOR_MAX: u32 = 18;
 
 /// How one requirement stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,23 @@ pub async fn check_source(config: &SourceConfig) -> CheckReport {
         .unwrap_or(lost)
 }
 
+/// Looks for the setting behind a refusal, so that the error names the command that mends it.
+pub(crate) fn explain(config: &SourceConfig, error: SourceError) -> SourceError {
+    // Too many connections (`max_wal_senders = 0`), not in this state (`wal_level`), no right.
+    if !matches!(error.sqlstate(), Some("53300" | "55000" | "42501")) {
+        return error;
+    }
+    let report = Check::run(config);
+    let missing = |r: &Requirement| r.state == RequirementState::Missing && r.code.is_none();
+    match report.requirements.into_iter().find(missing) {
+        Some(r) => SourceError::Setting {
+            what: format!("{} is {}, and wanted is {}", r.name, r.found, r.wanted),
+            fix: r.fix,
+        },
+        None => error,
+    }
+}
+
 struct Check<'a> {
     config: &'a SourceConfig,
     report: CheckReport,
@@ -190,7 +207,7 @@ impl Check<'_> {
                 self.report.major = Some(major);
                 if !(MAJOR_MIN..=MAJOR_MAX).contains(&major) {
                     let error = SourceError::Version { major };
-                    self.fail("version", "PostgreSQL 13 to 18", &error, hint(&error));
+                    self.fail("version", "PostgreSQL 15 to 18", &error, hint(&error));
                     return None;
                 }
                 self.ok("version", format!("PostgreSQL {major}"));

@@ -1,0 +1,372 @@
+//! Base backups: taken while the stream runs, so that nothing is missed.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use holdfast_core::{ByteCount, Lsn, PointId};
+use holdfast_wire::pg::basebackup::{BaseMessage, TarEvent, TarKind, TarReader};
+use holdfast_wire::pg::replication::{
+    BaseBackupOptions, base_backup, columns, row, server_message,
+};
+
+use super::{Capture, CaptureError};
+use crate::limits;
+use crate::repository::{BaseEnd, BaseStart, BaseWriter, FileEntry, FileKind, Tablespace};
+use crate::source::{Connection, SourceError, from_reply};
+use crate::spool::Cluster;
+use crate::standing::{Busy, trouble};
+use crate::status::CaptureState;
+
+const STEP: &str = "take a base backup";
+
+impl Capture {
+    /// Takes a base backup whenever the repository has none that the log continues.
+    pub(super) fn base_until_stopped(&self) {
+        let mut wait = limits::BACKOFF_MIN;
+        while !self.stop.is_cancelled() {
+            self.pause(limits::POLL);
+            if self.standing.facts().state != CaptureState::Streaming {
+                continue;
+            }
+            let result = match self.newest_point() {
+                Ok(Some(point)) => Ok(point),
+                Ok(None) => self.base(),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(point) => {
+                    let mut facts = self.standing.facts();
+                    facts.base_trouble = None;
+                    facts.point = Some(point);
+                    drop(facts);
+                    wait = limits::BACKOFF_MIN;
+                    self.pause(limits::SHIP_EVERY);
+                }
+                Err(error) => {
+                    let trouble = trouble(&error);
+                    let source = self.standing.config.name.as_str();
+                    tracing::warn!(source, code = trouble.code, "{}", trouble.what);
+                    self.standing.facts().base_trouble = Some(trouble);
+                    self.pause(wait);
+                    wait = wait.saturating_mul(2).min(limits::BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// Returns the newest base that today's log continues.
+    pub(super) fn newest_point(&self) -> Result<Option<PointId>, CaptureError> {
+        let (known, log_from) = {
+            let facts = self.standing.facts();
+            (facts.base.clone(), facts.log_from)
+        };
+        let known = match known {
+            Some(known) => Some(known),
+            None => {
+                let newest = self.repository.newest_base(&self.standing.config.name)?;
+                newest.map(|base| (base.point, base.start_lsn))
+            }
+        };
+        self.standing.facts().base.clone_from(&known);
+        Ok(known.filter(|(_, start)| *start >= log_from).map(|(point, _)| point))
+    }
+
+    fn base(&self) -> Result<PointId, CaptureError> {
+        let began = Instant::now();
+        let mut connection = self.connect()?;
+        let Some(cluster) = self.spool.cluster()? else {
+            return Err(CaptureError::Incomplete {
+                what: "the cluster is not known",
+            });
+        };
+        let busy = self.standing.busy("base backup");
+        let command = base_backup(&BaseBackupOptions {
+            label: "holdfast",
+            major: connection.major(),
+        });
+        connection.begin(&command, STEP)?;
+        let mut base = Base {
+            capture: self,
+            cluster,
+            major: connection.major(),
+            busy: &busy,
+            results: Vec::new(),
+            total: ByteCount(0),
+            content: Content::default(),
+        };
+        base.receive(&mut connection)?;
+        let (start, stop) = (base.position(0)?, base.position(2)?);
+        let (writer, manifest) = base.content.finish()?;
+        busy.says(format!("base backup: waiting for the log up to {stop}"));
+        self.await_log(&cluster, start.timeline, stop.lsn)?;
+        let point = writer.finish(BaseEnd {
+            stop_lsn: stop.lsn,
+            backup_manifest: manifest,
+        })?;
+        self.standing.facts().base = Some((point.clone(), start.lsn));
+        let took = began.elapsed();
+        self.note("point.made", |draft| {
+            draft
+                .with("point", point.as_str())
+                .with("start", start.lsn.to_string())
+                .with("stop", stop.lsn.to_string())
+                .with("seconds", took.as_secs_f64())
+        });
+        Ok(point)
+    }
+
+    /// Waits until the repository has the log without which the base is nothing.
+    fn await_log(&self, cluster: &Cluster, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
+        let deadline = Instant::now() + limits::BASE_LOG_WAIT;
+        while Instant::now() < deadline {
+            if self.stop.is_cancelled() {
+                return Err(SourceError::Stopped { step: STEP }.into());
+            }
+            if self
+                .log_end(cluster, timeline)?
+                .is_some_and(|end| end >= stop)
+            {
+                return Ok(());
+            }
+            self.pause(limits::POLL);
+        }
+        Err(CaptureError::Incomplete {
+            what: "its log did not arrive",
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Position {
+    lsn: Lsn,
+    timeline: u32,
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.lsn.fmt(f)
+    }
+}
+
+type Rows = Vec<Vec<Option<Bytes>>>;
+
+/// A base backup that is being received.
+struct Base<'a> {
+    capture: &'a Capture,
+    cluster: Cluster,
+    major: u32,
+    busy: &'a Busy<'a>,
+    /// The three sets of rows around the archives: start, tablespaces, end.
+    results: Vec<Rows>,
+    total: ByteCount,
+    content: Content,
+}
+
+impl Base<'_> {
+    fn receive(&mut self, connection: &mut Connection) -> Result<(), CaptureError> {
+        loop {
+            let frame = connection.next(limits::BASE_SILENCE, STEP)?;
+            match frame.tag {
+                b'T' => {
+                    columns(&frame.body).map_err(from_reply(STEP))?;
+                    self.results.push(Vec::new());
+                }
+                b'D' => {
+                    let values = row(&frame.body).map_err(from_reply(STEP))?;
+                    if let Some(rows) = self.results.last_mut().filter(|r| r.len() < ROWS_MAX) {
+                        rows.push(values);
+                    }
+                }
+                b'H' => self.begin()?,
+                b'd' => match BaseMessage::parse(&frame.body)? {
+                    BaseMessage::Progress(done) => {
+                        let total = self.total.0.max(done.0);
+                        let text = format!("base backup: {done} of {}", ByteCount(total));
+                        self.busy.says(text);
+                    }
+                    message => self.content.take(message)?,
+                },
+                b'E' => {
+                    return Err(SourceError::Refused {
+                        step: STEP,
+                        source: Box::new(server_message(&frame.body)),
+                    }
+                    .into());
+                }
+                b'Z' => return Ok(()),
+                b'c' | b'C' | b'N' | b'S' => {}
+                other => return Err(SourceError::nonsense(STEP, format!("message {other}")).into()),
+            }
+        }
+    }
+
+    /// Begins the base in the repository: start and tablespaces are known now.
+    fn begin(&mut self) -> Result<(), CaptureError> {
+        let start = self.position(0)?;
+        let rows = self.results.get(1).map_or(&[][..], Vec::as_slice);
+        let mut tablespaces = Vec::new();
+        for values in rows {
+            let text = |at: usize| {
+                let value = values.get(at)?.as_ref()?;
+                std::str::from_utf8(value).ok()
+            };
+            let kibibytes: u64 = text(2).and_then(|text| text.parse().ok()).unwrap_or(0);
+            self.total.0 = self
+                .total
+                .0
+                .saturating_add(kibibytes.saturating_mul(1024));
+            if let Some(oid) = text(0).and_then(|text| text.parse().ok()) {
+                tablespaces.push(Tablespace {
+                    oid,
+                    location: text(1).unwrap_or_default().to_owned(),
+                });
+            }
+        }
+        let writer = self.capture.repository.begin_base(BaseStart {
+            source: self.capture.standing.config.name.clone(),
+            system_identifier: self.cluster.system_identifier,
+            major: self.major,
+            timeline: start.timeline,
+            start_lsn: start.lsn,
+            segment_bytes: self.cluster.segment_bytes.get_u32(),
+            tablespaces,
+        })?;
+        self.content.writer = Some(writer);
+        Ok(())
+    }
+
+    fn position(&self, result: usize) -> Result<Position, CaptureError> {
+        let text = |at: usize| {
+            let value = self.results.get(result)?.first()?.get(at)?.as_ref()?;
+            std::str::from_utf8(value).ok()
+        };
+        let lsn = text(0).and_then(|text| text.parse().ok());
+        let timeline = text(1).and_then(|text| text.parse().ok());
+        match (lsn, timeline) {
+            (Some(lsn), Some(timeline)) => Ok(Position { lsn, timeline }),
+            _ => Err(CaptureError::Incomplete {
+                what: "a position is missing",
+            }),
+        }
+    }
+}
+
+/// What comes inside the copy stream, on its way into the repository.
+#[derive(Default)]
+struct Content {
+    writer: Option<BaseWriter>,
+    archive: Option<Archive>,
+    manifest: Option<Vec<u8>>,
+}
+
+struct Archive {
+    name: String,
+    /// What is put before every path: empty, or `pg_tblspc/<oid>`.
+    prefix: String,
+    reader: TarReader,
+}
+
+impl Content {
+    fn take(&mut self, message: BaseMessage) -> Result<(), CaptureError> {
+        match message {
+            BaseMessage::Archive { name, .. } => {
+                self.close_archive()?;
+                let prefix = match name.strip_suffix(".tar") {
+                    Some("base") => String::new(),
+                    Some(oid) if oid.parse::<u32>().is_ok() => format!("pg_tblspc/{oid}"),
+                    _ => {
+                        return Err(CaptureError::Incomplete {
+                            what: "an archive has an unknown name",
+                        });
+                    }
+                };
+                self.archive = Some(Archive {
+                    name,
+                    prefix,
+                    reader: TarReader::default(),
+                });
+                Ok(())
+            }
+            BaseMessage::Manifest => {
+                self.close_archive()?;
+                self.manifest = Some(Vec::new());
+                Ok(())
+            }
+            BaseMessage::Data(bytes) => match (&mut self.manifest, &mut self.archive) {
+                (Some(manifest), _) if manifest.len() < MANIFEST_BYTES_MAX => {
+                    manifest.extend_from_slice(&bytes);
+                    Ok(())
+                }
+                (None, Some(_)) => self.unpack(&bytes),
+                _ => Err(CaptureError::Incomplete {
+                    what: "bytes came outside archive and manifest",
+                }),
+            },
+            BaseMessage::Progress(_) => Ok(()),
+        }
+    }
+
+    fn unpack(&mut self, mut bytes: &[u8]) -> Result<(), CaptureError> {
+        let (Some(archive), Some(writer)) = (&mut self.archive, &mut self.writer) else {
+            return Ok(());
+        };
+        let refused = |source| CaptureError::Tar {
+            archive: archive.name.clone(),
+            source,
+        };
+        while let Some(event) = archive.reader.next(&mut bytes).map_err(refused)? {
+            match event {
+                TarEvent::Bytes(bytes) => writer.write(bytes)?,
+                TarEvent::FileEnd => writer.end_file()?,
+                TarEvent::Entry(entry) => {
+                    let path = match (archive.prefix.is_empty(), entry.path.is_empty()) {
+                        (true, true) => continue,
+                        (true, false) => entry.path,
+                        (false, true) => archive.prefix.clone(),
+                        (false, false) => format!("{}/{}", archive.prefix, entry.path),
+                    };
+                    let kind = match entry.kind {
+                        TarKind::Directory => FileKind::Directory,
+                        TarKind::File(size) => FileKind::File { size: size.0 },
+                        TarKind::Symlink(target) => FileKind::Symlink { target },
+                    };
+                    let is_file = matches!(kind, FileKind::File { .. });
+                    writer.begin_file(FileEntry {
+                        path,
+                        kind,
+                        mode: entry.mode,
+                    })?;
+                    if !is_file {
+                        writer.end_file()?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn close_archive(&mut self) -> Result<(), CaptureError> {
+        if let Some(archive) = self.archive.take() {
+            archive
+                .reader
+                .finish()
+                .map_err(|source| CaptureError::Tar {
+                    archive: archive.name,
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(BaseWriter, Vec<u8>), CaptureError> {
+        match (self.writer, self.manifest) {
+            (Some(writer), Some(manifest)) if !manifest.is_empty() => Ok((writer, manifest)),
+            _ => Err(CaptureError::Incomplete {
+                what: "the manifest is missing",
+            }),
+        }
+    }
+}
+
+const ROWS_MAX: usize = 100_000;
+const MANIFEST_BYTES_MAX: usize = 1 << 30;

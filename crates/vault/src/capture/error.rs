@@ -1,0 +1,123 @@
+//! Why capture of a source stops, and whether it can go on by itself.
+
+use holdfast_core::{Code, Coded, Untrusted};
+use holdfast_wire::pg::basebackup::{BaseMessageError, TarError};
+use holdfast_wire::pg::replication::ServerMessage;
+
+use crate::repository::RepositoryError;
+use crate::source::SourceError;
+use crate::spool::SpoolError;
+
+/// Why capture of a source stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaptureError {
+    /// The base backup ended before it was complete.
+    #[error("the base backup is not complete: {what}")]
+    Incomplete {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A message of a base backup is not readable.
+    #[error("the base backup is not readable")]
+    Message(#[from] BaseMessageError),
+    /// The source has removed the log that comes next.
+    #[error("the source no longer has the log that comes next")]
+    Missing {
+        /// What the server said.
+        source: Box<ServerMessage>,
+    },
+    /// The source is on a timeline that does not descend from ours.
+    #[error("the source is on timeline {found}, which does not continue timeline {known} that is kept")]
+    OldTimeline {
+        /// The timeline that is kept.
+        known: u32,
+        /// The source's.
+        found: u32,
+    },
+    /// Another cluster answers.
+    #[error("the source is cluster {found}, and under this name cluster {known} is kept")]
+    OtherCluster {
+        /// System identifier of what is kept.
+        known: u64,
+        /// System identifier of what answers.
+        found: u64,
+    },
+    /// The repository does not take it.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The server is shutting down.
+    #[error("the source is shutting down")]
+    ShutDown,
+    /// The source does not do what was asked.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The spool does not take it.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// An archive of a base backup is refused.
+    #[error("the archive `{}` of the base backup is refused", Untrusted(archive))]
+    Tar {
+        /// Which archive.
+        archive: String,
+        /// Why.
+        source: TarError,
+    },
+}
+
+impl CaptureError {
+    /// Tells whether trying again changes nothing until a person has mended something.
+    pub(crate) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::OldTimeline { .. } | Self::OtherCluster { .. } => true,
+            Self::Source(error) => matches!(
+                error,
+                SourceError::Password { .. }
+                    | SourceError::Method { .. }
+                    | SourceError::Replication { .. }
+                    | SourceError::Setting { .. }
+                    | SourceError::Tls { .. }
+                    | SourceError::Version { .. }
+            ),
+            Self::Spool(error) => !matches!(error, SpoolError::Gap { .. }),
+            Self::Repository(_) => true,
+            Self::Incomplete { .. }
+            | Self::Message(_)
+            | Self::Missing { .. }
+            | Self::ShutDown
+            | Self::Tar { .. } => false,
+        }
+    }
+}
+
+impl Coded for CaptureError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => Code::ZI304,
+            Self::Missing { .. } => Code::ZI302,
+            Self::OldTimeline { .. } | Self::OtherCluster { .. } => Code::ZI301,
+            Self::Repository(error) => error.code(),
+            Self::ShutDown => Code::ZS301,
+            Self::Source(error) => error.code(),
+            Self::Spool(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Repository(error) => return error.hint(),
+            Self::Source(error) => return error.hint(),
+            Self::Spool(error) => return error.hint(),
+            Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => {
+                "no restore point was made of it; the vault takes another base backup by itself"
+            }
+            Self::Missing { .. } => {
+                "what is kept stays restorable up to its end; the vault takes a new base backup by itself; raise `max_slot_wal_keep_size` so that the source waits longer"
+            }
+            Self::OldTimeline { .. } | Self::OtherCluster { .. } => {
+                "nothing was captured and nothing that is kept was changed; correct the connection string, or add this cluster under a new name"
+            }
+            Self::ShutDown => "nothing is lost; the vault connects again by itself",
+        };
+        Some(text.to_owned())
+    }
+}

@@ -1,0 +1,304 @@
+//! The stream: receive, write, sync, acknowledge.
+//!
+//! What has arrived while the disk was busy is written together and synced once; the acknowledgement
+//! leaves right after the sync, because a synchronous commit waits for it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use holdfast_core::{Lsn, Timestamp};
+use holdfast_wire::pg::replication::{
+    Frame, StandbyStatus, StreamMessage, columns, row, server_message, start_physical,
+};
+
+use super::prepare::Prepared;
+use super::{Capture, CaptureError};
+use crate::limits;
+use crate::source::{Connection, SourceError, from_reply, from_stream};
+use crate::spool::SpoolWriter;
+
+const STEP: &str = "stream";
+
+/// How a stream ended without an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The source left this timeline and goes on with another.
+    Timeline,
+    /// We were told to stop.
+    Stopped,
+}
+
+struct Stream<'a> {
+    capture: &'a Capture,
+    connection: Connection,
+    timeline: u32,
+    writer: SpoolWriter,
+    durable: Lsn,
+    server_end: Lsn,
+    marks: Marks,
+    replied: Instant,
+    heard: Instant,
+    reply_due: bool,
+}
+
+impl Capture {
+    /// Streams from the prepared position until the source ends it, something fails or we are stopped.
+    pub(super) fn stream(&self, prepared: Prepared) -> Result<Ended, CaptureError> {
+        let Prepared {
+            connection,
+            cluster,
+            from,
+            server_end,
+        } = prepared;
+        let size = cluster.segment_bytes;
+        let kept = self.log_end(&cluster, from.timeline)?.unwrap_or_default();
+        let mut stream = Stream {
+            capture: self,
+            connection,
+            timeline: from.timeline,
+            writer: SpoolWriter::begin(&self.spool, from, size, kept),
+            durable: from.start,
+            server_end,
+            marks: Marks::default(),
+            replied: Instant::now(),
+            heard: Instant::now(),
+            reply_due: true,
+        };
+        let start = start_physical(&self.slot_name(), from.start, from.timeline);
+        stream.connection.begin(&start, "start the stream")?;
+        if let Some(ended) = stream.first()? {
+            return Ok(ended);
+        }
+        self.streaming(from);
+        stream.run()
+    }
+}
+
+impl Stream<'_> {
+    /// Reads the answer to the command: the stream, or that the timeline ends right here.
+    fn first(&mut self) -> Result<Option<Ended>, CaptureError> {
+        loop {
+            let frame = self.connection.next(limits::ANSWER_WAIT, STEP)?;
+            match frame.tag {
+                b'W' => return Ok(None),
+                b'T' => return self.next_timeline(Some(frame)).map(Some),
+                b'E' => return Err(refused(&frame)),
+                b'N' | b'S' => {}
+                other => return Err(nonsense(other)),
+            }
+        }
+    }
+
+    fn run(&mut self) -> Result<Ended, CaptureError> {
+        loop {
+            let mut frame = match self.connection.poll(STEP) {
+                Ok(frame) => frame,
+                Err(SourceError::Stopped { .. }) => {
+                    self.acknowledge()?;
+                    return Ok(Ended::Stopped);
+                }
+                Err(error) => {
+                    // What has arrived is worth keeping even if nobody hears that we have it.
+                    self.settle()?;
+                    return Err(error.into());
+                }
+            };
+            if frame.is_some() {
+                self.heard = Instant::now();
+            }
+            while let Some(next) = frame {
+                if let Some(ended) = self.take(next)? {
+                    return Ok(ended);
+                }
+                frame = self.connection.buffered(STEP)?;
+            }
+            let quiet = self.replied.elapsed() >= limits::STATUS_EVERY;
+            if self.writer.next() > self.durable || self.reply_due || quiet {
+                self.acknowledge()?;
+            }
+            if self.heard.elapsed() >= limits::STREAM_SILENCE {
+                return Err(SourceError::nonsense(STEP, "the source fell silent").into());
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<Option<Ended>, CaptureError> {
+        match frame.tag {
+            b'd' => match StreamMessage::parse(&frame.body).map_err(from_stream)? {
+                StreamMessage::Wal {
+                    start,
+                    server_end,
+                    data,
+                    ..
+                } => {
+                    self.writer.write(start, &data)?;
+                    self.server_end = self.server_end.max(server_end).max(self.writer.next());
+                    self.marks.note(self.server_end, self.capture.now());
+                }
+                StreamMessage::Keepalive {
+                    server_end, reply, ..
+                } => {
+                    self.server_end = self.server_end.max(server_end);
+                    self.marks.note(self.server_end, self.capture.now());
+                    self.reply_due |= reply;
+                    self.settle()?;
+                }
+            },
+            b'c' => {
+                self.acknowledge()?;
+                // CopyDone: the server says what comes next only after ours.
+                self.connection.send(b"c\0\0\0\x04", STEP)?;
+                return self.next_timeline(None).map(Some);
+            }
+            b'C' => {
+                self.settle()?;
+                return Err(CaptureError::ShutDown);
+            }
+            b'E' => {
+                self.settle()?;
+                return Err(refused(&frame));
+            }
+            b'N' | b'S' => {}
+            other => return Err(nonsense(other)),
+        }
+        Ok(None)
+    }
+
+    /// Makes durable what has arrived, and says so in memory.
+    fn settle(&mut self) -> Result<(), CaptureError> {
+        self.durable = self.writer.sync()?;
+        self.marks.reach(self.durable);
+        let now = self.capture.now();
+        let mut facts = self.capture.standing.facts();
+        facts.timeline = self.timeline;
+        facts.flushed = self.durable;
+        facts.logs.insert(self.timeline, self.durable);
+        facts.server_end = self.server_end.max(self.durable);
+        facts.heard_at = Some(now);
+        facts.behind_since = self.marks.oldest();
+        Ok(())
+    }
+
+    /// Makes durable what has arrived, and tells the source.
+    fn acknowledge(&mut self) -> Result<(), CaptureError> {
+        let written = self.writer.next();
+        let synced = self.writer.sync()?;
+        let status = StandbyStatus {
+            written,
+            flushed: synced,
+            applied: Lsn::ZERO,
+            at: self.capture.now(),
+        };
+        let mut out = BytesMut::with_capacity(64);
+        status.encode(&mut out);
+        self.connection.send(&out, "acknowledge")?;
+        self.replied = Instant::now();
+        self.reply_due = false;
+        self.settle()
+    }
+
+    /// Reads which timeline follows; the next connection finds the position by the history.
+    fn next_timeline(&mut self, first: Option<Frame>) -> Result<Ended, CaptureError> {
+        let mut names = Vec::new();
+        let mut next: Option<u32> = None;
+        let mut frame = first;
+        loop {
+            let now = match frame.take() {
+                Some(frame) => frame,
+                None => self.connection.next(limits::ANSWER_WAIT, STEP)?,
+            };
+            match now.tag {
+                b'T' => names = columns(&now.body).map_err(from_reply(STEP))?,
+                b'D' => {
+                    let values = row(&now.body).map_err(from_reply(STEP))?;
+                    let at = names.iter().position(|name| name == "next_tli");
+                    let value = at.and_then(|at| values.get(at)?.as_ref());
+                    let text = value.and_then(|value| std::str::from_utf8(value).ok());
+                    next = text.and_then(|text| text.parse().ok()).or(next);
+                }
+                b'Z' => break,
+                b'E' => return Err(refused(&now)),
+                b'c' | b'd' | b'C' | b'N' | b'S' => {}
+                other => return Err(nonsense(other)),
+            }
+        }
+        let Some(next) = next else {
+            return Err(CaptureError::ShutDown);
+        };
+        self.capture.history(&mut self.connection, next)?;
+        let (from, left) = (self.timeline, self.durable);
+        self.capture.note("source.timeline", |draft| {
+            draft
+                .with("from", from)
+                .with("to", next)
+                .with("at", left.to_string())
+        });
+        Ok(Ended::Timeline)
+    }
+}
+
+fn refused(frame: &Frame) -> CaptureError {
+    let message = server_message(&frame.body);
+    // 58P01: the segment is gone from the source, so the log has a hole.
+    if message.sqlstate == "58P01" {
+        return CaptureError::Missing {
+            source: Box::new(message),
+        };
+    }
+    SourceError::Refused {
+        step: STEP,
+        source: Box::new(message),
+    }
+    .into()
+}
+
+fn nonsense(tag: u8) -> CaptureError {
+    SourceError::nonsense(STEP, format!("message {tag}")).into()
+}
+
+/// When the source's log was first seen to reach which position, as long as it is not durable here.
+#[derive(Default)]
+struct Marks(VecDeque<(Lsn, Timestamp)>);
+
+impl Marks {
+    fn note(&mut self, end: Lsn, now: Timestamp) {
+        let is_new = self.0.back().is_none_or(|(last, at)| {
+            end > *last && now.since(*at) >= MARK_EVERY
+        });
+        if is_new && self.0.len() < MARKS_MAX {
+            self.0.push_back((end, now));
+        }
+    }
+
+    fn reach(&mut self, durable: Lsn) {
+        while self.0.front().is_some_and(|(end, _)| *end <= durable) {
+            self.0.pop_front();
+        }
+    }
+
+    fn oldest(&self) -> Option<Timestamp> {
+        self.0.front().map(|(_, at)| *at)
+    }
+}
+
+const MARKS_MAX: usize = 1024;
+const MARK_EVERY: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_what_is_missing_is_that_of_its_oldest_part() {
+        let mut marks = Marks::default();
+        marks.note(Lsn(10), Timestamp(0));
+        marks.note(Lsn(20), Timestamp(1_000));
+        marks.note(Lsn(30), Timestamp(50_000));
+        assert_eq!(marks.oldest(), Some(Timestamp(0)));
+        marks.reach(Lsn(10));
+        assert_eq!(marks.oldest(), Some(Timestamp(50_000)));
+        marks.reach(Lsn(30));
+        assert_eq!(marks.oldest(), None);
+    }
+}

@@ -1,0 +1,151 @@
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn size() -> SegmentBytes {
+    SegmentBytes::new(1 << 20).unwrap()
+}
+
+fn pattern(from: Lsn, length: u64) -> Vec<u8> {
+    (from.0..from.0 + length)
+        .map(|at| u8::try_from((at / 7 + at / 8192) % 251).unwrap())
+        .collect()
+}
+
+fn fresh() -> (tempfile::TempDir, Spool) {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), &"prod".parse().unwrap()).unwrap();
+    (state, spool)
+}
+
+fn begin(spool: &Spool, at: Lsn, kept: Lsn) -> SpoolWriter {
+    SpoolWriter::begin(spool, Segment::containing(1, at, size()), size(), kept)
+}
+
+fn all(spool: &Spool) -> Vec<u8> {
+    let stored = spool.stored(size()).unwrap();
+    let read = |s: &Stored| spool.read(s.segment, size(), s.segment.start, u64::MAX).unwrap();
+    stored.iter().flat_map(read).collect()
+}
+
+#[test]
+fn files_are_as_long_as_what_was_received() {
+    let (_state, spool) = fresh();
+    let start = Lsn(3 * MIB);
+    let mut writer = begin(&spool, start, Lsn::ZERO);
+    let mut at = start;
+    for length in [1, 8192, MIB, 700_000, 3] {
+        writer.write(at, &pattern(at, length)).unwrap();
+        at = Lsn(at.0 + length);
+        assert_eq!(writer.sync().unwrap(), at);
+    }
+    let stored = spool.stored(size()).unwrap();
+    let lengths: Vec<u64> = stored.iter().map(|stored| stored.bytes).collect();
+    assert_eq!(lengths, [MIB, at.0 - start.0 - MIB]);
+    assert_eq!(stored.last().unwrap().end(), at);
+    assert_eq!(all(&spool), pattern(start, at.0 - start.0));
+}
+
+#[test]
+fn a_gap_and_a_repetition_are_refused_and_nothing_is_written() {
+    let (_state, spool) = fresh();
+    let mut writer = begin(&spool, Lsn(MIB), Lsn::ZERO);
+    writer.write(Lsn(MIB), b"abc").unwrap();
+    for found in [Lsn(MIB), Lsn(MIB + 4)] {
+        let refused = writer.write(found, b"x");
+        assert!(matches!(refused, Err(SpoolError::Gap { .. })));
+    }
+    assert_eq!(all(&spool), b"abc");
+}
+
+#[test]
+fn beginning_again_compares_and_repeats_nothing() {
+    let (_state, spool) = fresh();
+    let start = Lsn(MIB);
+    let bytes = pattern(start, 300_000);
+    let mut writer = begin(&spool, start, Lsn::ZERO);
+    writer.write(start, &bytes).unwrap();
+    drop(writer);
+    let mut again = begin(&spool, Lsn(start.0 + 5), Lsn(start.0 + 100));
+    assert_eq!(again.next(), start);
+    again.write(start, &bytes[..200_000]).unwrap();
+    assert_eq!(again.sync().unwrap(), Lsn(start.0 + 200_000));
+    assert_eq!(all(&spool), bytes, "what was not compared yet stays");
+    again
+        .write(again.next(), &pattern(again.next(), 200_000))
+        .unwrap();
+    assert_eq!(all(&spool), pattern(start, 400_000));
+}
+
+#[test]
+fn a_torn_end_is_replaced_and_kept_as_evidence() {
+    let (state, spool) = fresh();
+    let start = Lsn(MIB);
+    let good = pattern(start, 100_000);
+    let mut torn = good.clone();
+    torn[60_000..].fill(0);
+    let mut writer = begin(&spool, start, Lsn::ZERO);
+    writer.write(start, &torn).unwrap();
+    drop(writer);
+    let mut again = begin(&spool, start, Lsn(start.0 + 60_000));
+    for (index, chunk) in good.chunks(9_000).enumerate() {
+        let at = start.0 + u64::try_from(index * 9_000).unwrap();
+        again.write(Lsn(at), chunk).unwrap();
+    }
+    again.sync().unwrap();
+    assert_eq!(all(&spool), good);
+    let aside = state
+        .path()
+        .join("spool/prod/000000010000000000000001.torn-1");
+    assert_eq!(fs::read(aside).unwrap(), torn);
+}
+
+#[test]
+fn other_bytes_than_the_repository_has_are_refused() {
+    let (_state, spool) = fresh();
+    let start = Lsn(MIB);
+    let good = pattern(start, 1_000);
+    begin(&spool, start, Lsn::ZERO).write(start, &good).unwrap();
+    let mut other = good.clone();
+    other[499] ^= 1;
+    let refused = begin(&spool, start, Lsn(start.0 + 500)).write(start, &other);
+    assert!(matches!(refused, Err(SpoolError::Diverged { at }) if at == Lsn(start.0 + 499)));
+    assert_eq!(all(&spool), good);
+}
+
+#[test]
+fn only_whole_shipped_segments_that_are_not_the_newest_are_removed() {
+    let (_state, spool) = fresh();
+    let mut writer = begin(&spool, Lsn(MIB), Lsn::ZERO);
+    writer
+        .write(Lsn(MIB), &pattern(Lsn(MIB), 3 * MIB))
+        .unwrap();
+    let starts = |shipped| {
+        let plan = spool.plan_removal(1, shipped, size()).unwrap();
+        let starts: Vec<u64> = plan.segments.iter().map(|s| s.start.0 / MIB).collect();
+        (plan, starts)
+    };
+    assert_eq!(starts(Lsn(2 * MIB - 1)).1, [0_u64; 0]);
+    assert_eq!(starts(Lsn(2 * MIB)).1, [1]);
+    let (plan, all) = starts(Lsn(9 * MIB));
+    assert_eq!(all, [1, 2]);
+    spool.perform_removal(&plan, size()).unwrap();
+    let left = spool.stored(size()).unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].segment.start, Lsn(3 * MIB));
+    assert!(spool.plan_removal(2, Lsn(9 * MIB), size()).unwrap().segments.is_empty());
+}
+
+#[test]
+fn the_cluster_is_noted_and_read_back() {
+    let (state, spool) = fresh();
+    assert_eq!(spool.cluster().unwrap(), None);
+    let cluster = Cluster {
+        system_identifier: u64::MAX,
+        segment_bytes: size(),
+    };
+    spool.bind(&cluster).unwrap();
+    assert_eq!(spool.cluster().unwrap(), Some(cluster));
+    fs::write(state.path().join("spool/prod/cluster.json"), b"{}").unwrap();
+    assert!(matches!(spool.cluster(), Err(SpoolError::Unreadable { .. })));
+}

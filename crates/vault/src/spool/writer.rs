@@ -1,0 +1,204 @@
+//! Writing the log as it comes, and saying what of it is durable.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use holdfast_core::Lsn;
+
+use super::{Segment, SegmentBytes, Spool, SpoolError, sync_folder};
+
+/// Writes one timeline's log, in order, from the beginning of a segment.
+pub(crate) struct SpoolWriter {
+    spool: Spool,
+    timeline: u32,
+    size: SegmentBytes,
+    /// Below this the repository has the bytes: they may not differ.
+    kept: Lsn,
+    next: Lsn,
+    durable: Lsn,
+    open: Option<Open>,
+}
+
+struct Open {
+    file: File,
+    segment: Segment,
+    /// Bytes that the file has; those before the writer's position were received by it or compared.
+    stored: u64,
+}
+
+impl SpoolWriter {
+    /// Begins at the start of the segment that contains `from`.
+    ///
+    /// What the spool has there already is compared with what comes, not trusted: a crash of the
+    /// machine may have torn it. `kept` is the end of what the repository has.
+    pub(crate) fn begin(spool: &Spool, from: Segment, size: SegmentBytes, kept: Lsn) -> Self {
+        Self {
+            spool: spool.clone(),
+            timeline: from.timeline,
+            size,
+            kept,
+            next: from.start,
+            durable: from.start,
+            open: None,
+        }
+    }
+
+    /// Returns the position that must come next.
+    pub(crate) fn next(&self) -> Lsn {
+        self.next
+    }
+
+    /// Takes bytes in; they are durable after [`SpoolWriter::sync`].
+    pub(crate) fn write(&mut self, start: Lsn, mut bytes: &[u8]) -> Result<(), SpoolError> {
+        if start != self.next {
+            return Err(SpoolError::Gap {
+                expected: self.next,
+                found: start,
+            });
+        }
+        while !bytes.is_empty() {
+            let segment = Segment::containing(self.timeline, self.next, self.size);
+            let room = segment.end(self.size).since(self.next).0;
+            let count = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+            let (part, rest) = bytes.split_at_checked(count).unwrap_or((bytes, &[]));
+            self.write_part(segment, part)?;
+            bytes = rest;
+            self.next = Lsn(self.next.0.saturating_add(length(part)));
+            if self.next == segment.end(self.size) {
+                // A segment is durable before the next one begins, so that only the newest can be torn.
+                self.sync()?;
+                self.open = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and returns the position up to which that is so.
+    pub(crate) fn sync(&mut self) -> Result<Lsn, SpoolError> {
+        if self.durable < self.next
+            && let Some(open) = &self.open
+        {
+            let path = self.spool.path(open.segment, self.size);
+            if let Err(error) = open.file.sync_data() {
+                // After a failed sync the system may call the pages clean that never reached the disk:
+                // this file is not to be believed any more.
+                if error.kind() != io::ErrorKind::StorageFull {
+                    self.spool.set_aside(open.segment, self.size)?;
+                }
+                return Err(SpoolError::of("sync", &path)(error));
+            }
+        }
+        self.durable = self.next;
+        Ok(self.durable)
+    }
+
+    fn write_part(&mut self, segment: Segment, part: &[u8]) -> Result<(), SpoolError> {
+        if self.open.as_ref().is_none_or(|open| open.segment != segment) {
+            self.open = Some(self.spool.open_segment(segment, self.size)?);
+        }
+        let offset = self.next.since(segment.start).0;
+        let path = self.spool.path(segment, self.size);
+        let Some(open) = self.open.as_mut() else {
+            return Ok(());
+        };
+        let known = open.stored.saturating_sub(offset).min(length(part));
+        let known = usize::try_from(known).unwrap_or(0);
+        let (again, new) = part.split_at_checked(known).unwrap_or((part, &[]));
+        let mut before = vec![0; again.len()];
+        open.file
+            .read_exact_at(&mut before, offset)
+            .map_err(SpoolError::of("compare", &path))?;
+        let differs = before.iter().zip(again).position(|(a, b)| a != b);
+        if let Some(index) = differs {
+            let at = Lsn(self.next.0.saturating_add(u64::try_from(index).unwrap_or(0)));
+            return self.replace(segment, at, part);
+        }
+        open.file
+            .write_all_at(new, offset.saturating_add(length(again)))
+            .map_err(SpoolError::of("write", &path))?;
+        open.stored = open.stored.max(offset.saturating_add(length(part)));
+        Ok(())
+    }
+
+    /// Puts a file whose end is not what the source sends aside and writes it anew.
+    fn replace(&mut self, segment: Segment, at: Lsn, part: &[u8]) -> Result<(), SpoolError> {
+        if at < self.kept {
+            return Err(SpoolError::Diverged { at });
+        }
+        tracing::warn!(%at, segment = segment.name(self.size), "the spool's end was torn");
+        let same = self.next.since(segment.start).0;
+        let head = self.spool.read(segment, self.size, segment.start, same)?;
+        self.open = None;
+        self.spool.set_aside(segment, self.size)?;
+        let mut open = self.spool.open_segment(segment, self.size)?;
+        let path = self.spool.path(segment, self.size);
+        let whole = [head.as_slice(), part].concat();
+        open.file
+            .write_all_at(&whole, 0)
+            .and_then(|()| open.file.sync_data())
+            .map_err(SpoolError::of("write", &path))?;
+        open.stored = length(&whole);
+        self.open = Some(open);
+        Ok(())
+    }
+}
+
+impl Spool {
+    fn open_segment(&self, segment: Segment, size: SegmentBytes) -> Result<Open, SpoolError> {
+        let path = self.path(segment, size);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let file = match options.clone().create_new(true).open(&path) {
+            Ok(file) => {
+                file.sync_all().map_err(SpoolError::of("sync", &path))?;
+                sync_folder(&self.folder)?;
+                file
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let file = options.open(&path).map_err(SpoolError::of("open", &path))?;
+                // What is compared and found equal counts as durable, so it must be.
+                file.sync_all().map_err(SpoolError::of("sync", &path))?;
+                file
+            }
+            Err(error) => return Err(SpoolError::of("make", &path)(error)),
+        };
+        let stored = file
+            .metadata()
+            .map_err(SpoolError::of("look at", &path))?
+            .len();
+        let open = Open {
+            file,
+            segment,
+            stored,
+        };
+        if stored > size.get() {
+            self.set_aside(segment, size)?;
+            return self.open_segment(segment, size);
+        }
+        Ok(open)
+    }
+
+    /// Renames a file that is not to be believed; it stays as evidence.
+    fn set_aside(&self, segment: Segment, size: SegmentBytes) -> Result<(), SpoolError> {
+        let path = self.path(segment, size);
+        for number in 1..=ASIDE_MAX {
+            let aside = self
+                .folder
+                .join(format!("{}.torn-{number}", segment.name(size)));
+            if number < ASIDE_MAX && aside.exists() {
+                continue;
+            }
+            fs::rename(&path, &aside).map_err(SpoolError::of("set aside", &path))?;
+            break;
+        }
+        sync_folder(&self.folder)
+    }
+}
+
+/// How many torn forms of one segment are kept as evidence.
+const ASIDE_MAX: u32 = 8;
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
