@@ -9,13 +9,14 @@ mod prepare;
 mod ship;
 mod stream;
 
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::ledger::Draft;
 use holdfast_core::{Coded, Lsn, Principal, Timestamp};
 use holdfast_store::ledger::Ledger;
+use holdfast_wire::pg::wal::{WalReader, WalShape};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use error::CaptureError;
@@ -24,7 +25,7 @@ use crate::config::Clock;
 use crate::limits;
 use crate::repository::{Repository, RepositoryError, WalPlace};
 use crate::source::explain;
-use crate::spool::{Cluster, Segment, Spool};
+use crate::spool::{Cluster, Segment, Spool, Stored};
 use crate::standing::{Standing, trouble};
 use crate::status::CaptureState;
 use stream::Ended;
@@ -66,24 +67,27 @@ impl Capture {
         };
         let size = cluster.segment_bytes;
         let stored = self.spool.stored(size)?;
-        let kept = match stored.last() {
-            Some(newest) => self.log_end(&cluster, newest.segment.timeline)?,
-            None => None,
+        let Some(newest) = stored.last() else {
+            return Ok(());
         };
+        let kept = self.log_end(&cluster, newest.segment.timeline)?;
+        let whole = self.whole_records(&cluster, newest)?;
         let mut facts = self.standing.facts();
         facts.system_identifier = Some(cluster.system_identifier);
         let mut run: Option<(Segment, Lsn)> = None;
         for (index, one) in stored.iter().enumerate() {
             let is_newest = index.checked_add(1) == Some(stored.len());
-            // Only the newest segment can be torn: it is compared with the source first.
-            let end = if is_newest { one.segment.start } else { one.end() };
+            // Only the newest segment can be torn: of it, whole records alone are trusted.
+            let end = if is_newest { whole } else { one.end() };
             facts.logs.insert(one.segment.timeline, end);
             facts.timeline = one.segment.timeline;
             facts.flushed = end;
             let continues = run.is_some_and(|(first, end)| {
                 first.timeline == one.segment.timeline && end == one.segment.start
             });
-            let first = run.filter(|_| continues).map_or(one.segment, |(first, _)| first);
+            let first = run
+                .filter(|_| continues)
+                .map_or(one.segment, |(first, _)| first);
             run = Some((first, one.end()));
         }
         // A hole that was there before: only a base behind it is continued by today's log.
@@ -93,6 +97,26 @@ impl Capture {
             facts.log_from = first.start;
         }
         Ok(())
+    }
+
+    /// Returns the end of the last record of a segment whose checksum is right.
+    fn whole_records(&self, cluster: &Cluster, stored: &Stored) -> Result<Lsn, CaptureError> {
+        let (segment, size) = (stored.segment, cluster.segment_bytes);
+        let bytes = self
+            .spool
+            .read(segment, size, segment.start, stored.bytes)?;
+        let mut reader = WalReader::new(WalShape {
+            segment_bytes: size.get_u32(),
+            system_identifier: Some(cluster.system_identifier),
+        });
+        let read = reader.feed(segment.start, &bytes, &mut |_| Ok(()));
+        if let Err(error) = read {
+            tracing::warn!(
+                segment = segment.name(size),
+                "the spool's end is torn: {error}"
+            );
+        }
+        Ok(reader.record_end().unwrap_or(segment.start))
     }
 
     fn stream_until_stopped(&self) {

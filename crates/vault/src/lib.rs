@@ -11,6 +11,7 @@
 //! - A restore point exists only when its signed manifest does, and that is written last.
 //! - A [`holdfast_core::Proof`] is made in the drill and nowhere else.
 
+mod capture;
 pub mod config;
 pub mod drill;
 pub mod limits;

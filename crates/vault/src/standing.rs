@@ -109,10 +109,7 @@ impl Standing {
         SourceStatus {
             source: self.config.name.clone(),
             state,
-            trouble: facts
-                .trouble
-                .or(facts.ship_trouble)
-                .or(facts.base_trouble),
+            trouble: facts.trouble.or(facts.ship_trouble).or(facts.base_trouble),
             mode: self.config.mode,
             system_identifier: facts.system_identifier,
             timeline: facts.timeline,

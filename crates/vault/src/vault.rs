@@ -10,8 +10,8 @@ use holdfast_core::{
 use holdfast_store::ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
+use crate::capture::Capture;
 use crate::config::{Clock, VaultConfig};
-use crate::capture::{Capture, CaptureError};
 use crate::drill::DrillError;
 use crate::repository::{Repository, RepositoryError};
 use crate::spool::{Spool, SpoolError};
@@ -29,12 +29,26 @@ struct Shared {
     ledger: Ledger,
     key: SigningKey,
     clock: Clock,
+    repository: Repository,
     standings: Standings,
 }
 
 /// Why the vault cannot be opened or go on as a whole; a source's own trouble is in its status.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
+    /// What is kept of a source cannot be read back.
+    #[error("cannot take up `{name}` again")]
+    Recall {
+        /// Which source.
+        name: SourceName,
+        /// Its code.
+        code: Code,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The repository cannot be used.
+    #[error("cannot open the repository")]
+    Repository(#[from] RepositoryError),
     /// The spool cannot be used.
     #[error("cannot open the spool")]
     Spool(#[from] SpoolError),
@@ -51,6 +65,8 @@ pub enum VaultError {
 impl Coded for VaultError {
     fn code(&self) -> Code {
         match self {
+            Self::Recall { code, .. } => *code,
+            Self::Repository(error) => error.code(),
             Self::Spool(error) => error.code(),
             Self::State { .. } => Code::ZS304,
         }
@@ -58,6 +74,10 @@ impl Coded for VaultError {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Recall { .. } => {
+                Some("nothing was changed; check the state directory and the repository".to_owned())
+            }
+            Self::Repository(error) => error.hint(),
             Self::Spool(error) => error.hint(),
             Self::State { .. } => Some("check who owns it; nothing was captured".to_owned()),
         }
@@ -79,6 +99,7 @@ impl Vault {
             path: config.state.clone(),
             source,
         })?;
+        let repository = Repository::open_writer(&config.repository, key.clone(), clock.clone())?;
         let now = clock();
         let standings = config
             .sources
@@ -90,15 +111,25 @@ impl Vault {
                 )
             })
             .collect();
-        Ok(Self {
+        let vault = Self {
             shared: Arc::new(Shared {
                 config,
                 ledger,
                 key,
                 clock,
+                repository,
                 standings,
             }),
-        })
+        };
+        for standing in vault.shared.standings.values() {
+            let capture = vault.capture(standing, &CancellationToken::new())?;
+            capture.recall().map_err(|error| VaultError::Recall {
+                name: standing.config.name.clone(),
+                code: error.code(),
+                source: Box::new(error),
+            })?;
+        }
+        Ok(vault)
     }
 
     /// Captures, ships and drills until `stop`; returns after everything is flushed.
@@ -106,8 +137,32 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] when a part of the vault itself fails; trouble with one source does not end it.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), VaultError> {
-        stop.cancelled().await;
+        let captures = self.shared.standings.values();
+        let captures: Vec<Capture> = captures
+            .map(|standing| self.capture(standing, &stop))
+            .collect::<Result<_, _>>()?;
+        let mut parts = tokio::task::JoinSet::new();
+        for capture in captures {
+            parts.spawn(capture.run());
+        }
+        while parts.join_next().await.is_some() {}
         Ok(())
+    }
+
+    fn capture(
+        &self,
+        standing: &Arc<Standing>,
+        stop: &CancellationToken,
+    ) -> Result<Capture, SpoolError> {
+        let shared = &self.shared;
+        Ok(Capture {
+            standing: standing.clone(),
+            spool: Spool::open(&shared.config.state, &standing.config.name)?,
+            repository: shared.repository.clone(),
+            ledger: shared.ledger.clone(),
+            clock: shared.clock.clone(),
+            stop: stop.clone(),
+        })
     }
 
     /// Tells how every source stands, from memory.

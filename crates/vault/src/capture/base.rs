@@ -42,6 +42,7 @@ impl Capture {
                     wait = limits::BACKOFF_MIN;
                     self.pause(limits::SHIP_EVERY);
                 }
+                Err(_) if self.stop.is_cancelled() => break,
                 Err(error) => {
                     let trouble = trouble(&error);
                     let source = self.standing.config.name.as_str();
@@ -68,7 +69,9 @@ impl Capture {
             }
         };
         self.standing.facts().base.clone_from(&known);
-        Ok(known.filter(|(_, start)| *start >= log_from).map(|(point, _)| point))
+        Ok(known
+            .filter(|(_, start)| *start >= log_from)
+            .map(|(point, _)| point))
     }
 
     fn base(&self) -> Result<PointId, CaptureError> {
@@ -211,10 +214,7 @@ impl Base<'_> {
                 std::str::from_utf8(value).ok()
             };
             let kibibytes: u64 = text(2).and_then(|text| text.parse().ok()).unwrap_or(0);
-            self.total.0 = self
-                .total
-                .0
-                .saturating_add(kibibytes.saturating_mul(1024));
+            self.total.0 = self.total.0.saturating_add(kibibytes.saturating_mul(1024));
             if let Some(oid) = text(0).and_then(|text| text.parse().ok()) {
                 tablespaces.push(Tablespace {
                     oid,

@@ -27,7 +27,9 @@ pub(crate) enum CaptureError {
         source: Box<ServerMessage>,
     },
     /// The source is on a timeline that does not descend from ours.
-    #[error("the source is on timeline {found}, which does not continue timeline {known} that is kept")]
+    #[error(
+        "the source is on timeline {found}, which does not continue timeline {known} that is kept"
+    )]
     OldTimeline {
         /// The timeline that is kept.
         known: u32,

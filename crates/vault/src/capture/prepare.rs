@@ -102,7 +102,9 @@ impl Capture {
         let mut reply = connection.query(&read, STEP)?;
         if reply.value("slot_type").is_none() {
             connection.query(&create_physical_slot(&name), "make a replication slot")?;
-            self.note("source.slot_made", |draft| draft.with("slot", name.as_str()));
+            self.note("source.slot_made", |draft| {
+                draft.with("slot", name.as_str())
+            });
             reply = connection.query(&read, STEP)?;
         }
         if reply.value("slot_type") != Some("physical") {

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use holdfast_core::Lsn;
+use holdfast_wire::pg::wal::WalShape;
 
 use super::{Capture, CaptureError};
 use crate::limits;
 use crate::spool::{Cluster, Segment, Stored};
 use crate::standing::trouble;
+use crate::watch::{LogWatch, WatchError};
 
 /// How far the repository has what the spool has.
 pub(super) struct Shipper<'a> {
@@ -16,6 +18,8 @@ pub(super) struct Shipper<'a> {
     /// Per timeline, the end of what the repository has.
     ends: BTreeMap<u32, Lsn>,
     histories: BTreeSet<u32>,
+    /// Reads the log of one timeline as it is shipped.
+    watch: Option<(u32, LogWatch)>,
 }
 
 impl Capture {
@@ -26,6 +30,7 @@ impl Capture {
             capture: self,
             ends: BTreeMap::new(),
             histories: BTreeSet::new(),
+            watch: None,
         };
         loop {
             let waited = ended.recv_timeout(limits::SHIP_EVERY);
@@ -89,11 +94,24 @@ impl Shipper<'_> {
                 (None, None) => return Ok(()),
             },
         };
+        let is_first = !self.ends.contains_key(&timeline);
         self.shipped(timeline, at);
+        if is_first && let Some(segment) = first(at).filter(|segment| segment.start < at) {
+            let known = at.since(segment.start).0;
+            let bytes = self
+                .capture
+                .spool
+                .read(segment, size, segment.start, known)?;
+            self.watch(cluster, segment, segment.start, &bytes);
+        }
         while at < durable {
             let Some(segment) = first(at) else { break };
-            at = at.max(segment.start);
-            at = self.ship_segment(cluster, segment, at, durable)?;
+            let from = at.max(segment.start);
+            let end = self.ship_segment(cluster, segment, from, durable)?;
+            if end <= at {
+                break;
+            }
+            at = end;
             self.shipped(timeline, at);
         }
         Ok(())
@@ -101,7 +119,7 @@ impl Shipper<'_> {
 
     /// Ships one segment, or what is new of it, and returns up to where the repository has it.
     fn ship_segment(
-        &self,
+        &mut self,
         cluster: &Cluster,
         segment: Segment,
         from: Lsn,
@@ -117,6 +135,7 @@ impl Shipper<'_> {
             capture
                 .repository
                 .put_segment(&place, segment.start, &bytes)?;
+            self.watch(cluster, segment, segment.start, &bytes);
             let plan = capture
                 .spool
                 .plan_removal(segment.timeline, segment.end(size), size)?;
@@ -126,11 +145,51 @@ impl Shipper<'_> {
         let length = durable.since(from).0.min(limits::TAIL_BYTES);
         let bytes = capture.spool.read(segment, size, from, length)?;
         if bytes.is_empty() {
-            return Ok(durable);
+            return Ok(from);
         }
         capture.repository.put_tail(&place, from, &bytes)?;
+        self.watch(cluster, segment, from, &bytes);
         let shipped = u64::try_from(bytes.len()).unwrap_or(0);
         Ok(Lsn(from.0.saturating_add(shipped)))
+    }
+
+    /// Reads what has just become safe: newest commit, and what was destroyed.
+    fn watch(&mut self, cluster: &Cluster, segment: Segment, start: Lsn, bytes: &[u8]) {
+        let capture = self.capture;
+        let fresh = || {
+            let shape = WalShape {
+                segment_bytes: cluster.segment_bytes.get_u32(),
+                system_identifier: Some(cluster.system_identifier),
+            };
+            LogWatch::new(
+                capture.standing.config.name.clone(),
+                shape,
+                capture.ledger.clone(),
+                capture.clock.clone(),
+            )
+        };
+        let watch = match &mut self.watch {
+            // After a hole or on another timeline nothing of before continues.
+            Some((timeline, watch))
+                if *timeline == segment.timeline
+                    && watch.position().is_none_or(|next| start <= next) =>
+            {
+                watch
+            }
+            other => &mut other.insert((segment.timeline, fresh())).1,
+        };
+        if let Err(error) = watch.feed(start, bytes) {
+            let source = capture.standing.config.name.as_str();
+            let trouble = trouble(&error);
+            tracing::warn!(source, code = trouble.code, "{}", trouble.what);
+            if matches!(error, WatchError::Wal { .. }) {
+                self.watch = None;
+            }
+        }
+        let newest = self.watch.as_ref().and_then(|(_, w)| w.newest_commit());
+        let mut facts = capture.standing.facts();
+        facts.newest_commit = facts.newest_commit.max(newest);
+        facts.safe_until = facts.newest_commit;
     }
 
     fn shipped(&mut self, timeline: u32, end: Lsn) {

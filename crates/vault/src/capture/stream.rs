@@ -172,8 +172,10 @@ impl Stream<'_> {
         let now = self.capture.now();
         let mut facts = self.capture.standing.facts();
         facts.timeline = self.timeline;
-        facts.flushed = self.durable;
-        facts.logs.insert(self.timeline, self.durable);
+        // Records that were found whole after a restart count before they were compared again.
+        let log = facts.logs.entry(self.timeline).or_default();
+        *log = self.durable.max(*log);
+        facts.flushed = *log;
         facts.server_end = self.server_end.max(self.durable);
         facts.heard_at = Some(now);
         facts.behind_since = self.marks.oldest();
@@ -263,9 +265,10 @@ struct Marks(VecDeque<(Lsn, Timestamp)>);
 
 impl Marks {
     fn note(&mut self, end: Lsn, now: Timestamp) {
-        let is_new = self.0.back().is_none_or(|(last, at)| {
-            end > *last && now.since(*at) >= MARK_EVERY
-        });
+        let is_new = self
+            .0
+            .back()
+            .is_none_or(|(last, at)| end > *last && now.since(*at) >= MARK_EVERY);
         if is_new && self.0.len() < MARKS_MAX {
             self.0.push_back((end, now));
         }

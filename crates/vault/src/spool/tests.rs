@@ -24,7 +24,11 @@ fn begin(spool: &Spool, at: Lsn, kept: Lsn) -> SpoolWriter {
 
 fn all(spool: &Spool) -> Vec<u8> {
     let stored = spool.stored(size()).unwrap();
-    let read = |s: &Stored| spool.read(s.segment, size(), s.segment.start, u64::MAX).unwrap();
+    let read = |s: &Stored| {
+        spool
+            .read(s.segment, size(), s.segment.start, u64::MAX)
+            .unwrap()
+    };
     stored.iter().flat_map(read).collect()
 }
 
@@ -117,9 +121,7 @@ fn other_bytes_than_the_repository_has_are_refused() {
 fn only_whole_shipped_segments_that_are_not_the_newest_are_removed() {
     let (_state, spool) = fresh();
     let mut writer = begin(&spool, Lsn(MIB), Lsn::ZERO);
-    writer
-        .write(Lsn(MIB), &pattern(Lsn(MIB), 3 * MIB))
-        .unwrap();
+    writer.write(Lsn(MIB), &pattern(Lsn(MIB), 3 * MIB)).unwrap();
     let starts = |shipped| {
         let plan = spool.plan_removal(1, shipped, size()).unwrap();
         let starts: Vec<u64> = plan.segments.iter().map(|s| s.start.0 / MIB).collect();
@@ -133,7 +135,13 @@ fn only_whole_shipped_segments_that_are_not_the_newest_are_removed() {
     let left = spool.stored(size()).unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].segment.start, Lsn(3 * MIB));
-    assert!(spool.plan_removal(2, Lsn(9 * MIB), size()).unwrap().segments.is_empty());
+    assert!(
+        spool
+            .plan_removal(2, Lsn(9 * MIB), size())
+            .unwrap()
+            .segments
+            .is_empty()
+    );
 }
 
 #[test]
@@ -147,5 +155,8 @@ fn the_cluster_is_noted_and_read_back() {
     spool.bind(&cluster).unwrap();
     assert_eq!(spool.cluster().unwrap(), Some(cluster));
     fs::write(state.path().join("spool/prod/cluster.json"), b"{}").unwrap();
-    assert!(matches!(spool.cluster(), Err(SpoolError::Unreadable { .. })));
+    assert!(matches!(
+        spool.cluster(),
+        Err(SpoolError::Unreadable { .. })
+    ));
 }

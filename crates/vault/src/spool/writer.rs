@@ -94,7 +94,11 @@ impl SpoolWriter {
     }
 
     fn write_part(&mut self, segment: Segment, part: &[u8]) -> Result<(), SpoolError> {
-        if self.open.as_ref().is_none_or(|open| open.segment != segment) {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|open| open.segment != segment)
+        {
             self.open = Some(self.spool.open_segment(segment, self.size)?);
         }
         let offset = self.next.since(segment.start).0;
@@ -111,7 +115,10 @@ impl SpoolWriter {
             .map_err(SpoolError::of("compare", &path))?;
         let differs = before.iter().zip(again).position(|(a, b)| a != b);
         if let Some(index) = differs {
-            let at = Lsn(self.next.0.saturating_add(u64::try_from(index).unwrap_or(0)));
+            let at = Lsn(self
+                .next
+                .0
+                .saturating_add(u64::try_from(index).unwrap_or(0)));
             return self.replace(segment, at, part);
         }
         open.file
