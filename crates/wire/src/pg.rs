@@ -2,7 +2,11 @@
 //!
 //! Everything here turns bytes into words and back; sockets and files belong to the shells.
 
+pub mod backend;
 pub mod basebackup;
+pub mod frontend;
 pub mod replication;
+pub mod scram;
+pub mod startup;
 pub mod url;
 pub mod wal;
