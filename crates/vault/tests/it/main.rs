@@ -1,0 +1,4 @@
+//! The vault against real servers.
+
+mod wal;
+mod watch;
