@@ -179,6 +179,15 @@ codes! {
     ZU606 "there is no public key",
     ZU607 "there is no passphrase",
     ZU608 "the configuration cannot be changed",
+
+    // replays
+    ZS701 "a part of the replay's stack failed",
+    ZS702 "the replay was stopped",
+    ZS703 "the replay did not end as promised",
+    ZS704 "the replay's folder or processes cannot be used",
+    ZU701 "there is no such replay",
+    ZU702 "a program of the replay is absent",
+    ZU703 "the replay's file is not valid",
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ enum Command {
     Point(cmd::point::Point),
     /// A writable server from a restore point, in a new place
     Recover(cmd::recover::Recover),
+    /// Play an incident against a throw-away stack, and count what is lost
+    Replay(cmd::replay::Args),
     /// Bring a restore point back into a new directory
     Restore(cmd::restore::Restore),
     /// Find credentials where agents can read them, and take them into custody
@@ -132,6 +134,7 @@ fn dispatch(command: Command, shared: &Shared, output: Output) -> Done {
         Command::Ledger(command) => command.run(shared, output),
         Command::Point(command) => command.run(shared, output),
         Command::Recover(command) => command.run(shared, output),
+        Command::Replay(args) => cmd::replay::run(&args, output),
         Command::Restore(command) => command.run(shared, output),
         Command::Scan(command) => command.run(shared, output),
         Command::Source(command) => command.run(shared, output),

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod ledger;
 pub mod point;
 pub mod recover;
+pub mod replay;
 pub mod restore;
 pub mod scan;
 pub mod source;

@@ -7,6 +7,7 @@ mod api;
 mod cli;
 mod cmd;
 mod config;
+mod replay;
 mod report;
 mod wiring;
 
