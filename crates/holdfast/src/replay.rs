@@ -83,17 +83,16 @@ impl Played {
 ///
 /// # Errors
 /// [`Trouble`] when it cannot be played to its end; everything it started has ended then.
-pub fn play(
-    plan: &Plan,
-    output: Output,
-    tell: impl FnOnce(&Played),
-) -> Result<Played, Trouble> {
+pub fn play(plan: &Plan, output: Output, tell: impl FnOnce(&Played)) -> Result<Played, Trouble> {
     let story = Story::load(&plan.replay)?;
     let programs = Programs::find()?;
     let stop = Stop::on_signals()?;
     let folder = Folder::make(plan.keep, output)?;
     let progress = Progress::begin(output);
-    progress.say("replay", &format!("{}: {}; seed {}", story.name, story.title, plan.seed));
+    progress.say(
+        "replay",
+        &format!("{}: {}; seed {}", story.name, story.title, plan.seed),
+    );
     let mut played = Played {
         replay: story.name.clone(),
         seed: plan.seed,

@@ -5,9 +5,11 @@ use crate::report::{Done, Failure, Output, table};
 
 /// Plays an incident against a throw-away stack, and counts what is lost.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Each act begins with a fresh stack of real processes: PostgreSQL, a stand-in for \
+#[command(
+    after_help = "Each act begins with a fresh stack of real processes: PostgreSQL, a stand-in for \
 the provider, a rental office with live bookings, and an agent.\nExit status: 0 when the unprotected act lost \
-everything and no other act lost anything.")]
+everything and no other act lost anything."
+)]
 pub struct Args {
     /// The replay: pocketos, drop-schema, or the path of a replay's .toml file.
     #[arg(value_name = "NAME")]
@@ -56,7 +58,13 @@ pub fn run(args: &Args, output: Output) -> Done {
 
 fn describe(played: &Played) -> String {
     let header = [
-        "ACT", "ACKNOWLEDGED", "PRESENT", "LOST", "UNKNOWN", "GONE AFTER", "SERVING AGAIN",
+        "ACT",
+        "ACKNOWLEDGED",
+        "PRESENT",
+        "LOST",
+        "UNKNOWN",
+        "GONE AFTER",
+        "SERVING AGAIN",
         "STOPPED BY",
     ];
     let rows: Vec<Vec<String>> = played.acts.iter().map(row).collect();
@@ -64,7 +72,8 @@ fn describe(played: &Played) -> String {
 }
 
 fn row(act: &Ended) -> Vec<String> {
-    let seconds = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} s"));
+    let seconds =
+        |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} s"));
     vec![
         act.act.word().to_owned(),
         act.acknowledged.to_string(),
@@ -73,6 +82,8 @@ fn row(act: &Ended) -> Vec<String> {
         act.unknown.to_string(),
         seconds(act.gone_after_s),
         seconds(act.serving_again_after_s),
-        act.stopped_by.clone().unwrap_or_else(|| "nothing".to_owned()),
+        act.stopped_by
+            .clone()
+            .unwrap_or_else(|| "nothing".to_owned()),
     ]
 }

@@ -123,7 +123,9 @@ impl Ended {
             ));
         }
         if self.act != Act::Vault && self.gone_after_s.is_some() {
-            return Some(format!("{act}: the data was gone before anything stopped it"));
+            return Some(format!(
+                "{act}: the data was gone before anything stopped it"
+            ));
         }
         match self.serving_again_after_s {
             Some(_) => None,
@@ -156,15 +158,32 @@ mod tests {
     fn a_protected_act_keeps_everything_and_the_unprotected_one_loses_everything() {
         let kept = ended(Act::Doors);
         assert_eq!(kept.broken_promise(), None);
-        let lost_one = Ended { present: 99, lost: 1, ..ended(Act::Doors) };
+        let lost_one = Ended {
+            present: 99,
+            lost: 1,
+            ..ended(Act::Doors)
+        };
         assert!(lost_one.broken_promise().unwrap().contains("1 of 100"));
-        let never_served = Ended { serving_again_after_s: None, ..ended(Act::Vault) };
+        let never_served = Ended {
+            serving_again_after_s: None,
+            ..ended(Act::Vault)
+        };
         assert!(never_served.broken_promise().is_some());
-        let too_late = Ended { gone_after_s: Some(1.0), ..ended(Act::Custody) };
+        let too_late = Ended {
+            gone_after_s: Some(1.0),
+            ..ended(Act::Custody)
+        };
         assert!(too_late.broken_promise().is_some());
-        let brought_back = Ended { gone_after_s: Some(1.0), ..ended(Act::Vault) };
+        let brought_back = Ended {
+            gone_after_s: Some(1.0),
+            ..ended(Act::Vault)
+        };
         assert_eq!(brought_back.broken_promise(), None);
-        let idle = Ended { acknowledged: 0, present: 0, ..ended(Act::Vault) };
+        let idle = Ended {
+            acknowledged: 0,
+            present: 0,
+            ..ended(Act::Vault)
+        };
         assert!(idle.broken_promise().is_some());
     }
 

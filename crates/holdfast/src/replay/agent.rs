@@ -132,12 +132,17 @@ pub fn refused_by(said: &str, refusals: &[Refusal]) -> String {
     if let Some(known) = refusals.iter().find(|one| said.contains(&one.says)) {
         return known.means.clone();
     }
-    let code = Code::ALL.iter().find(|(code, _)| said.contains(code.as_str()));
+    let code = Code::ALL
+        .iter()
+        .find(|(code, _)| said.contains(code.as_str()));
     if let Some((code, title)) = code {
         return format!("{title} ({code})");
     }
     let last = said.lines().rfind(|line| !line.trim().is_empty());
-    format!("it had no effect: {}", holdfast_core::Untrusted(last.unwrap_or("no answer")))
+    format!(
+        "it had no effect: {}",
+        holdfast_core::Untrusted(last.unwrap_or("no answer"))
+    )
 }
 
 fn after(log: &Path, skip: u64) -> String {

@@ -7,9 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::act::Act;
-use super::limits::{
-    COMMAND_ENDS, DESTRUCTION_SEEN, PROGRAM_UP, PROVEN, RECOVERED, STREAMS_AGAIN,
-};
+use super::limits::{COMMAND_ENDS, DESTRUCTION_SEEN, PROGRAM_UP, PROVEN, RECOVERED, STREAMS_AGAIN};
 use super::process::Process;
 use super::provider::{HOSTS, Provider};
 use super::stage::{Stage, number_at, text_at};
@@ -81,7 +79,14 @@ impl Guards {
         let url_file = stage.folder.join("source.url");
         stage.write_file(&url_file, &format!("{}\n", provider.database_url))?;
         let reference = format!("file:{}", url_file.display());
-        let mut args = vec!["source", "add", SOURCE, "--environment", "production", "--json"];
+        let mut args = vec![
+            "source",
+            "add",
+            SOURCE,
+            "--environment",
+            "production",
+            "--json",
+        ];
         if self.act.has_vault() {
             args.extend(["--vault-url", &reference, "--synchronous"]);
         }
@@ -114,7 +119,10 @@ impl Guards {
 
     /// Waits until the vault vouches for a restore point and commits wait for the vault.
     fn wait_proven(&mut self, stage: &Stage) -> Result<(), Trouble> {
-        stage.progress.wait("vault", "takes a base backup, and proves it by a real restore");
+        stage.progress.wait(
+            "vault",
+            "takes a base backup, and proves it by a real restore",
+        );
         let found = stage.stop.poll(PROVEN, || {
             self.still_runs()?;
             let source = self.source(stage)?;
@@ -123,14 +131,22 @@ impl Guards {
             };
             if is("/state", "failed") || is("/proof/state", "failed") {
                 let trouble = source.get("trouble").cloned().unwrap_or_default();
-                return Err(Trouble::part("vault", format!("capture or drill failed: {trouble}")));
+                return Err(Trouble::part(
+                    "vault",
+                    format!("capture or drill failed: {trouble}"),
+                ));
             }
             Ok((is("/state", "streaming") && is("/proof/state", "verified")).then_some(source))
         })?;
         let source = found.ok_or_else(|| self.late("no restore point was proven in time"))?;
         let rto = source.pointer("/proof/rto_s").and_then(Value::as_f64);
-        let rto = rto.map_or(String::new(), |rto| format!(": writable again after {rto:.1} s"));
-        stage.progress.say("vault", &format!("a restore point is proven by a real restore{rto}"));
+        let rto = rto.map_or(String::new(), |rto| {
+            format!(": writable again after {rto:.1} s")
+        });
+        stage.progress.say(
+            "vault",
+            &format!("a restore point is proven by a real restore{rto}"),
+        );
         Ok(())
     }
 
@@ -177,12 +193,25 @@ impl Guards {
     pub fn take(&self, stage: &Stage, workspace: &Path, agent: &Agent) -> Result<(), Trouble> {
         let folder = workspace.display().to_string();
         let args = [
-            "scan", &folder, "--take", "--source", SOURCE, "--agent", &agent.name, "--json",
+            "scan",
+            &folder,
+            "--take",
+            "--source",
+            SOURCE,
+            "--agent",
+            &agent.name,
+            "--json",
         ];
         let found = self.ask(stage, "scan", &args)?;
-        let taken = found.get("taken").and_then(Value::as_array).map_or(0, Vec::len);
+        let taken = found
+            .get("taken")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len);
         if taken == 0 {
-            return Err(Trouble::part("holdfast-scan", "it took nothing into custody"));
+            return Err(Trouble::part(
+                "holdfast-scan",
+                "it took nothing into custody",
+            ));
         }
         let what = format!("{taken} credentials of the workspace are in custody");
         stage.progress.say("custody", &what);
@@ -195,18 +224,30 @@ impl Guards {
     /// [`Trouble::Part`].
     pub fn lease(&self, stage: &Stage, agent: &Agent) -> Result<Lease, Trouble> {
         let args = [
-            "lease", "issue", "--source", SOURCE, "--agent", &agent.name, "--purpose",
-            &agent.purpose, "--json",
+            "lease",
+            "issue",
+            "--source",
+            SOURCE,
+            "--agent",
+            &agent.name,
+            "--purpose",
+            &agent.purpose,
+            "--json",
         ];
         let ticket = self.ask(stage, "lease", &args)?;
         let id = text_at(&ticket, "/id", "holdfast-lease")?;
-        stage.progress.say("guard", &format!("the agent has {id}, and the doors as its way out"));
+        stage.progress.say(
+            "guard",
+            &format!("the agent has {id}, and the doors as its way out"),
+        );
         let env = ticket.get("env").and_then(Value::as_object);
         let pairs = env.into_iter().flatten();
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(Lease {
             url: ticket.get("url").and_then(text),
-            env: pairs.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect(),
+            env: pairs
+                .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
+                .collect(),
         })
     }
 
@@ -235,15 +276,26 @@ impl Guards {
         let args = ["recover", SOURCE, "--at", &at, "--json"];
         let found = stage.ask("holdfast-recover", self.command(stage, &args), RECOVERED)?;
         let port = number_at(&found, "/server/port", "holdfast-recover")?;
-        stage.progress.say("vault", &format!("a server recovered to {at} listens on port {port}"));
+        stage.progress.say(
+            "vault",
+            &format!("a server recovered to {at} listens on port {port}"),
+        );
         u16::try_from(port).map_err(|_| Trouble::part("holdfast-recover", "its port is none"))
     }
 
     /// Waits until the vault has seen the destruction in the log, and returns the target before it.
     fn destruction(&mut self, stage: &Stage) -> Result<String, Trouble> {
-        stage.progress.wait("vault", "looks for the destruction in the log");
+        stage
+            .progress
+            .wait("vault", "looks for the destruction in the log");
         let args = [
-            "ledger", "list", "--half", "vault", "--kind", "source.destruction_seen", "--json",
+            "ledger",
+            "list",
+            "--half",
+            "vault",
+            "--kind",
+            "source.destruction_seen",
+            "--json",
         ];
         let found = stage.stop.poll(DESTRUCTION_SEEN, || {
             let entries = self.ask(stage, "ledger-list", &args)?;
@@ -268,7 +320,9 @@ impl Guards {
             process.kill_9()?;
         }
         self.kills = self.kills.saturating_add(1);
-        stage.progress.say("vault", "was killed with SIGKILL, and is started again");
+        stage
+            .progress
+            .say("vault", "was killed with SIGKILL, and is started again");
         self.run(stage)
     }
 }

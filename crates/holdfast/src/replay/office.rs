@@ -70,9 +70,10 @@ impl Office {
             serde_json::from_slice(&fs::read(&ready_file).ok()?).ok()
         })?;
         let url = text_at(&ready, "/url", "rental-serve")?;
-        let pages = url.trim_start_matches("http://").parse().map_err(|_| {
-            Trouble::part("rental-serve", format!("`{url}` names no address"))
-        })?;
+        let pages = url
+            .trim_start_matches("http://")
+            .parse()
+            .map_err(|_| Trouble::part("rental-serve", format!("`{url}` names no address")))?;
 
         let mut command = rental("traffic");
         command.arg("--journal").arg(&journal);
@@ -94,7 +95,9 @@ impl Office {
     /// # Errors
     /// [`Trouble::Part`] when they do not come.
     pub fn wait_busy(&mut self, stage: &Stage) -> Result<(), Trouble> {
-        stage.progress.wait("rental", "waits for the first bookings");
+        stage
+            .progress
+            .wait("rental", "waits for the first bookings");
         self.wait_bookings(stage, 0, BOOKINGS_BEFORE, FIRST_BOOKINGS)
     }
 
@@ -211,7 +214,10 @@ mod tests {
         let entry = |kind: &str, outcome: &str| {
             format!("{{\"at\":\"x\",\"kind\":\"{kind}\",\"id\":\"y\",\"outcome\":\"{outcome}\"}}\n")
         };
-        let first = format!("{{\"journal\":\"rental\",\"version\":1}}\n{}", entry("booking", "acknowledged"));
+        let first = format!(
+            "{{\"journal\":\"rental\",\"version\":1}}\n{}",
+            entry("booking", "acknowledged")
+        );
         let rest = entry("payment", "acknowledged")
             + &entry("booking", "unknown")
             + &entry("booking", "acknowledged")

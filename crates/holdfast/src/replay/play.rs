@@ -33,7 +33,9 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
     let mut guards = Guards::start(stage, act, &provider)?;
     let agent = ready_agent(stage, story, (act, &guards), &provider)?;
     office.wait_busy(stage)?;
-    stage.progress.say("rental", "bookings are made, paid and cancelled");
+    stage
+        .progress
+        .say("rental", "bookings are made, paid and cancelled");
 
     if act.has_vault() {
         kill(stage, &mut guards, kills)?;
@@ -51,8 +53,14 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
         None => {
             let by = refused_by(&work.said, &story.refusals);
             let held = guards.holds(stage)?;
-            let waits = if held > 0 { ", and waits for a human" } else { "" };
-            stage.progress.say("agent", &format!("is stopped: {by}{waits}"));
+            let waits = if held > 0 {
+                ", and waits for a human"
+            } else {
+                ""
+            };
+            stage
+                .progress
+                .say("agent", &format!("is stopped: {by}{waits}"));
             (Some(since(work.answered)), Some(by))
         }
     };
@@ -159,7 +167,9 @@ impl Moments {
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         bits ^= bits >> 31;
-        let window = u64::try_from(KILL_WINDOW.as_micros()).unwrap_or(u64::MAX).max(1);
+        let window = u64::try_from(KILL_WINDOW.as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
         Duration::from_micros(bits % window)
     }
 }
@@ -184,7 +194,10 @@ mod tests {
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
         assert!(draw(7).iter().all(|moment| *moment < KILL_WINDOW));
-        let early = draw(7).iter().filter(|moment| **moment < KILL_WINDOW / 2).count();
+        let early = draw(7)
+            .iter()
+            .filter(|moment| **moment < KILL_WINDOW / 2)
+            .count();
         assert!((30..70).contains(&early), "{early}");
     }
 }

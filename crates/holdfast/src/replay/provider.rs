@@ -36,7 +36,9 @@ impl Provider {
     /// # Errors
     /// [`Trouble::Part`] when it does not come up.
     pub fn start(stage: &Stage, scenario: &str) -> Result<Self, Trouble> {
-        stage.progress.wait("provider", "starts, with production's database on a volume");
+        stage
+            .progress
+            .wait("provider", "starts, with production's database on a volume");
         let root = stage.make_folder("provider", 0o755)?;
         let file = stage.folder.join("provider.ready.json");
         let mut command = Command::new(&stage.programs.provider);
@@ -78,7 +80,10 @@ impl Provider {
                 Some(Value::String(text)) => vec![text],
                 _ => Vec::new(),
             };
-            values.into_iter().map(|id| format!("{kind}:{id}")).collect()
+            values
+                .into_iter()
+                .map(|id| format!("{kind}:{id}"))
+                .collect()
         };
         let mut all = texts("/volumes/production", "railway:volume");
         all.extend(texts("/volume_instances", "railway:volume-instance"));

@@ -149,7 +149,10 @@ impl Story {
             let line = error.span().map_or(0, |span| {
                 text.get(..span.start).unwrap_or_default().lines().count()
             });
-            invalid(format!("line {line}: {}", error.message().replace('\n', " ")))
+            invalid(format!(
+                "line {line}: {}",
+                error.message().replace('\n', " ")
+            ))
         })?;
         story.check().map_err(invalid)?;
         Ok(story)
@@ -157,7 +160,10 @@ impl Story {
 
     fn check(&self) -> Result<(), String> {
         if self.format != 1 {
-            return Err(format!("its format is {}, and only 1 is known", self.format));
+            return Err(format!(
+                "its format is {}, and only 1 is known",
+                self.format
+            ));
         }
         if self.steps.iter().filter(|step| step.destroys).count() != 1 {
             return Err("exactly one step has `destroys = true`".to_owned());
@@ -228,9 +234,18 @@ mod tests {
         let cases = [
             (good.replace("format = 1", "format = 2"), "only 1 is known"),
             (good.replace("destroys = true", ""), "exactly one step"),
-            (good.replace("format = 1", "format = 1\ncolour = 3"), "unknown field"),
-            (good.replace("path = \"TASK.md\"", "path = \"../TASK.md\""), "no path inside"),
-            (good.replace("recover = \"latest\"", "recover = \"now\""), "line "),
+            (
+                good.replace("format = 1", "format = 1\ncolour = 3"),
+                "unknown field",
+            ),
+            (
+                good.replace("path = \"TASK.md\"", "path = \"../TASK.md\""),
+                "no path inside",
+            ),
+            (
+                good.replace("recover = \"latest\"", "recover = \"now\""),
+                "line ",
+            ),
         ];
         for (text, why) in cases {
             let error = Story::parse("x", &text).unwrap_err();

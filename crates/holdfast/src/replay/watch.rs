@@ -152,7 +152,10 @@ mod tests {
         sql("DROP SCHEMA public CASCADE");
         assert_eq!(runtime.block_on(look(&url, probe, &mut kept)), Look::Gone);
         let denied = "SELECT 1 / 0";
-        assert_eq!(runtime.block_on(look(&url, denied, &mut kept)), Look::Unclear);
+        assert_eq!(
+            runtime.block_on(look(&url, denied, &mut kept)),
+            Look::Unclear
+        );
         server.kill_9().unwrap();
         let never = AtomicBool::new(false);
         let gone = runtime.block_on(until_gone(&url, "SELECT 1", &never));
@@ -164,6 +167,10 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("postgresql://x@{}/x", listener.local_addr().unwrap());
         let end = AtomicBool::new(true);
-        assert!(runtime().block_on(until_gone(&url, "SELECT 1", &end)).is_none());
+        assert!(
+            runtime()
+                .block_on(until_gone(&url, "SELECT 1", &end))
+                .is_none()
+        );
     }
 }
