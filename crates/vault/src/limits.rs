@@ -32,3 +32,22 @@ pub const WATCHED_MARKS: usize = 64;
 pub const TAIL_BYTES: u64 = 4 << 20;
 /// How long the log that a finished base backup needs may take to arrive in the repository.
 pub const BASE_LOG_WAIT: Duration = Duration::from_secs(600);
+
+/// Bytes of a file in one frame of the repository: 16 pages.
+pub const FRAME_BYTES: usize = 128 * 1024;
+/// Stored bytes after which a bundle is closed.
+pub const BUNDLE_BYTES: usize = 32 * 1024 * 1024;
+/// How many threads compress frames of a base, and how many write files of a restore.
+pub const PACK_THREADS: usize = 2;
+/// How many frames may wait between two threads.
+pub const FRAMES_WAITING: usize = 16;
+/// zstd's level for everything in the repository.
+pub const ZSTD_LEVEL: i32 = 3;
+/// The largest manifest of a base that is read, in bytes.
+pub const MANIFEST_BYTES: u64 = 1 << 30;
+/// The largest segment of the log that PostgreSQL can have, in bytes.
+pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+/// The smallest one, in bytes.
+pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
+/// The largest proof or history file that is read, in bytes.
+pub const NOTE_BYTES: u64 = 4 << 20;

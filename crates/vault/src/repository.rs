@@ -3,48 +3,45 @@
 //! Everything in it is described byte by byte in `docs/formats/repository-v1.md`.
 //! A base exists only when its signed manifest does, and that object is written last.
 
+mod base;
+mod bundle;
 mod error;
+mod format;
+mod layout;
+pub(crate) mod log;
+pub(crate) mod manifest;
+mod reader;
 mod types;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use ed25519_dalek::{SigningKey, VerifyingKey};
-use holdfast_core::{Lsn, PointId, SignedProof, SourceName, Timestamp};
-use holdfast_store::object::{DirectoryStore, WriterLock};
+use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
+use holdfast_core::{ErrorChain, Lsn, Proof, SignedProof, SourceName, Timestamp};
+use holdfast_store::object::{DirectoryStore, Marker, ObjectError, ObjectStore, WriterLock};
 
 use crate::config::Clock;
 use crate::restore::Place;
 use crate::status::PointSpan;
 
+pub use base::BaseWriter;
 pub use error::RepositoryError;
+pub use reader::Reader;
 pub use types::{BaseEnd, BaseStart, BaseSummary, FileEntry, FileKind, Tablespace, WalPlace};
 
 /// The repository as the one vault that writes to it has it; clones share it. All functions block.
 #[derive(Clone)]
 pub struct Repository {
-    _inner: Arc<Writing>,
+    writing: Arc<Writing>,
+    reader: Reader,
 }
 
 struct Writing {
-    _store: DirectoryStore,
-    _lock: WriterLock,
-    _key: SigningKey,
-    _clock: Clock,
-}
-
-/// The repository for reading: without the lock, without the writer's key, beside a running vault.
-#[derive(Clone)]
-pub struct Reader {
-    _store: Arc<DirectoryStore>,
-    _key: VerifyingKey,
-}
-
-/// Takes one base backup in, file by file, with bounded memory.
-///
-/// Dropped before [`BaseWriter::finish`] it leaves bundles that no manifest names, and no restore point.
-pub struct BaseWriter {
-    point: PointId,
+    store: Arc<dyn ObjectStore>,
+    key: SigningKey,
+    clock: Clock,
+    _lock: Option<WriterLock>,
 }
 
 impl Repository {
@@ -54,24 +51,63 @@ impl Repository {
     /// [`RepositoryError::OtherKey`] when its manifests are signed with another key, and what the
     /// store says: in use, something else than a repository, a newer format.
     pub fn open_writer(
-        _directory: &Path,
-        _key: SigningKey,
-        _clock: Clock,
+        directory: &Path,
+        key: SigningKey,
+        clock: Clock,
     ) -> Result<Self, RepositoryError> {
-        Err(RepositoryError::OtherKey)
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|error| RepositoryError::System {
+            step: "draw random bytes",
+            what: error.to_string(),
+        })?;
+        let fresh = Marker {
+            format: 1,
+            id: HEXLOWER.encode(&random),
+            created: clock(),
+            vault_key: HEXLOWER.encode(key.verifying_key().as_bytes()),
+        };
+        let store = DirectoryStore::create_or_open(directory, &fresh)?;
+        if manifest::marker_key(&store.marker().vault_key) != Some(key.verifying_key()) {
+            return Err(RepositoryError::OtherKey);
+        }
+        let holder = format!("process {} since {}", std::process::id(), clock());
+        let lock = store.lock(&holder)?;
+        Ok(Self::assemble(Arc::new(store), key, clock, Some(lock)))
+    }
+
+    /// Writes to any store, without a lock: for stores that tests make fail.
+    #[must_use]
+    pub fn over(store: Arc<dyn ObjectStore>, key: SigningKey, clock: Clock) -> Self {
+        Self::assemble(store, key, clock, None)
+    }
+
+    fn assemble(
+        store: Arc<dyn ObjectStore>,
+        key: SigningKey,
+        clock: Clock,
+        lock: Option<WriterLock>,
+    ) -> Self {
+        let reader = Reader::over(Arc::clone(&store), key.verifying_key());
+        let writing = Arc::new(Writing {
+            store,
+            key,
+            clock,
+            _lock: lock,
+        });
+        Self { writing, reader }
     }
 
     /// Returns the same repository for reading.
-    pub fn reader(&self) -> Result<Reader, RepositoryError> {
-        Err(RepositoryError::OtherKey)
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Begins a base.
     ///
     /// # Errors
     /// When the system gives no random bytes or threads.
-    pub fn begin_base(&self, _start: BaseStart) -> Result<BaseWriter, RepositoryError> {
-        Err(RepositoryError::OtherKey)
+    pub fn begin_base(&self, start: BaseStart) -> Result<BaseWriter, RepositoryError> {
+        BaseWriter::begin(Arc::clone(&self.writing), start)
     }
 
     /// Stores a whole closed segment of the log that begins at `start`; the same again is fine.
@@ -81,32 +117,27 @@ impl Repository {
     /// one is there.
     pub fn put_segment(
         &self,
-        _at: &WalPlace,
-        _start: Lsn,
-        _bytes: &[u8],
+        at: &WalPlace,
+        start: Lsn,
+        bytes: &[u8],
     ) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
+        log::put_segment(self.writing.store.as_ref(), at, start, bytes)
     }
 
     /// Stores a part of the open segment, from `start`; the same again is fine.
     ///
     /// # Errors
     /// As [`Repository::put_segment`]; a tail must not cross into the next segment.
-    pub fn put_tail(
-        &self,
-        _at: &WalPlace,
-        _start: Lsn,
-        _bytes: &[u8],
-    ) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
+    pub fn put_tail(&self, at: &WalPlace, start: Lsn, bytes: &[u8]) -> Result<(), RepositoryError> {
+        log::put_tail(self.writing.store.as_ref(), at, start, bytes)
     }
 
     /// Stores the history file of the timeline `at`; the same again is fine.
     ///
     /// # Errors
     /// When it is not readable as one, or another one is there.
-    pub fn put_history(&self, _at: &WalPlace, _text: &[u8]) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
+    pub fn put_history(&self, at: &WalPlace, text: &[u8]) -> Result<(), RepositoryError> {
+        log::put_history(self.writing.store.as_ref(), at, text)
     }
 
     /// Returns the end of the log that is kept of this timeline, or `None` when nothing is.
@@ -116,107 +147,44 @@ impl Repository {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn log_end(&self, _at: &WalPlace) -> Result<Option<Lsn>, RepositoryError> {
-        Err(RepositoryError::OtherKey)
+    pub fn log_end(&self, at: &WalPlace) -> Result<Option<Lsn>, RepositoryError> {
+        let log = log::list(self.writing.store.as_ref(), at)?;
+        let is_here = |base: &BaseSummary| {
+            (base.system_identifier, base.timeline) == (at.system_identifier, at.timeline)
+        };
+        let base = self.reader.bases(&at.source)?.into_iter().rfind(is_here);
+        let followed = base.and_then(|base| log.end_from(base.start_lsn));
+        Ok(followed.or_else(|| log.runs().last().map(|run| run.1)))
     }
 
     /// Returns the newest base of a source.
     ///
     /// # Errors
     /// When the store cannot be read or its manifest does not verify.
-    pub fn newest_base(
-        &self,
-        _source: &SourceName,
-    ) -> Result<Option<BaseSummary>, RepositoryError> {
-        Err(RepositoryError::OtherKey)
+    pub fn newest_base(&self, source: &SourceName) -> Result<Option<BaseSummary>, RepositoryError> {
+        self.reader.newest_base(source)
     }
 
-    /// Keeps the signed proof of a drill.
+    /// Keeps the signed proof of a drill; the same again is fine.
     ///
     /// # Errors
     /// When it is not signed with this vault's key, or the store refuses.
     pub fn put_proof(
         &self,
-        _source: &SourceName,
-        _proof: &SignedProof,
+        source: &SourceName,
+        signed: &SignedProof,
     ) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-}
-
-impl Reader {
-    /// Opens the repository in `directory`; `key` is what manifests must be signed with, `None` trusts
-    /// the one in the repository's marker.
-    ///
-    /// # Errors
-    /// When there is none, or it has a newer format.
-    pub fn open(_directory: &Path, _key: Option<VerifyingKey>) -> Result<Self, RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-
-    /// Returns the sources that something is kept of, in order of their names.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn sources(&self) -> Result<Vec<SourceName>, RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-
-    /// Returns all bases of a source, oldest first.
-    ///
-    /// # Errors
-    /// When the store cannot be read or a manifest does not verify.
-    pub fn bases(&self, _source: &SourceName) -> Result<Vec<BaseSummary>, RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-
-    /// Returns the proofs that are kept of a source, oldest first; check each with `Proof::verify`.
-    ///
-    /// # Errors
-    /// When the store cannot be read or an object is damaged.
-    pub fn proofs(&self, _source: &SourceName) -> Result<Vec<SignedProof>, RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-}
-
-impl BaseWriter {
-    /// Returns the id that the base will have.
-    pub fn point(&self) -> &PointId {
-        &self.point
-    }
-
-    /// Begins the next entry; the one before must have ended.
-    ///
-    /// Only a file takes bytes. Paths are checked: none may leave the data directory.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Misuse`], and what the store says of bundles written meanwhile.
-    pub fn begin_file(&mut self, _entry: FileEntry) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-
-    /// Takes the next bytes of the file.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Misuse`] when there are more than its size.
-    pub fn write(&mut self, _bytes: &[u8]) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-
-    /// Ends the entry.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Misuse`] when bytes are missing.
-    pub fn end_file(&mut self) -> Result<(), RepositoryError> {
-        Err(RepositoryError::OtherKey)
-    }
-
-    /// Checks every file against PostgreSQL's manifest, then writes the signed manifest: the base exists.
-    ///
-    /// # Errors
-    /// [`RepositoryError::BaseMismatch`] names the file; there is then no base.
-    pub fn finish(self, _end: BaseEnd) -> Result<PointId, RepositoryError> {
-        Err(RepositoryError::OtherKey)
+        let misuse = |what: String| RepositoryError::Misuse { what };
+        let proof = Proof::verify(signed, &self.writing.key.verifying_key())
+            .map_err(|error| misuse(ErrorChain(&error).to_string()))?;
+        let report = proof.report();
+        let key = layout::proof(source, report.drilled_at, &report.point)?;
+        let text = serde_json::to_vec(signed).map_err(|error| misuse(error.to_string()))?;
+        let object = format::seal(format::Kind::Proof, [0; 24], &text)?;
+        match self.writing.store.create_new(&key, &object) {
+            Err(ObjectError::Exists(_)) if self.reader.proof(&key)? == *signed => Ok(()),
+            stored => Ok(stored?),
+        }
     }
 }
 
