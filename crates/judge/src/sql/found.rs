@@ -1,0 +1,196 @@
+//! What is found while a statement is gone through.
+
+use std::collections::BTreeSet;
+
+use holdfast_core::{Effect, Effects, Impact, Resource};
+use pg_raw_parse::Node;
+
+use super::{Control, StatementKind};
+
+/// Collects the effects of one statement and the nodes that are still to be looked at.
+///
+/// The tree is gone through with a list of work instead of by recursion, so that no depth of
+/// nesting can exhaust the stack.
+pub(super) struct Found<'a> {
+    /// The family of the outermost statement.
+    pub kind: StatementKind,
+    /// What it asks of the transaction.
+    pub control: Option<Control>,
+    /// The server refuses it inside a transaction block.
+    pub needs_no_block: bool,
+    /// The server refuses it in a READ ONLY transaction, or READ ONLY does not keep it from acting.
+    pub beyond_read_only: bool,
+    /// Only execution can tell all that it does.
+    pub hidden: bool,
+    /// It cannot be taken back by ROLLBACK, or leaves sight.
+    pub stop_before: bool,
+    /// How many texts lie around this one, such as the body of `DO`.
+    pub depth: usize,
+    work: Vec<Node<'a>>,
+    new_tables: Option<&'a BTreeSet<String>>,
+    made: Vec<String>,
+    effects: Effects,
+    reads: Vec<Resource>,
+    is_read: bool,
+    adds: bool,
+    more: bool,
+}
+
+impl<'a> Found<'a> {
+    /// Begins with nothing found; `new_tables` were made by earlier statements of the same text.
+    pub(super) fn new(
+        kind: StatementKind,
+        new_tables: Option<&'a BTreeSet<String>>,
+        depth: usize,
+    ) -> Self {
+        Self {
+            kind,
+            control: None,
+            needs_no_block: false,
+            beyond_read_only: false,
+            hidden: false,
+            stop_before: false,
+            depth,
+            work: Vec::new(),
+            new_tables,
+            made: Vec::new(),
+            effects: Effects::none(),
+            reads: Vec::new(),
+            is_read: false,
+            adds: false,
+            more: false,
+        }
+    }
+
+    /// Puts a node on the list of work.
+    pub(super) fn visit(&mut self, node: Node<'a>) {
+        if !matches!(node, Node::None) {
+            self.work.push(node);
+        }
+    }
+
+    /// Puts nodes on the list of work.
+    pub(super) fn visit_all(&mut self, nodes: impl IntoIterator<Item = Node<'a>>) {
+        for node in nodes {
+            self.visit(node);
+        }
+    }
+
+    /// Takes the next node to look at.
+    pub(super) fn next(&mut self) -> Option<Node<'a>> {
+        self.work.pop()
+    }
+
+    /// It reads, perhaps nothing that has a name.
+    pub(super) fn reads(&mut self, resource: Option<Resource>) {
+        self.is_read = true;
+        if let Some(resource) = resource
+            && !self.reads.contains(&resource)
+            && self.reads.len() < LIMIT_READS
+        {
+            self.reads.push(resource);
+        }
+    }
+
+    /// It only adds something new.
+    pub(super) fn adds(&mut self, resource: Resource, because: &str) {
+        self.adds = true;
+        self.beyond_read_only = true;
+        self.hidden = true;
+        self.effects
+            .push(Impact::new(Effect::Write, because).on(resource));
+    }
+
+    /// It has an effect on one thing.
+    pub(super) fn does(&mut self, effect: Effect, resource: Resource, because: &str) {
+        self.push(Impact::new(effect, because).on(resource));
+    }
+
+    /// It has an effect on what cannot be named.
+    pub(super) fn does_unnamed(&mut self, effect: Effect, because: &str) {
+        self.push(Impact::new(effect, because));
+    }
+
+    /// It has an effect that no ROLLBACK takes back, or that leaves sight.
+    pub(super) fn does_for_good(
+        &mut self,
+        effect: Effect,
+        resource: Option<Resource>,
+        because: &str,
+    ) {
+        self.stop_before = true;
+        match resource {
+            Some(resource) => self.does(effect, resource, because),
+            None => self.does_unnamed(effect, because),
+        }
+    }
+
+    /// It blocks others who use a table, unless an earlier statement of the text made that table.
+    pub(super) fn blocks(&mut self, table: Resource, because: &str) {
+        if !self
+            .new_tables
+            .is_some_and(|made| made.contains(&table.name))
+        {
+            self.does(Effect::Interrupt, table, because);
+        }
+    }
+
+    /// Notes that the statement makes this table.
+    pub(super) fn makes(&mut self, table: &str) {
+        self.made.push(table.to_owned());
+    }
+
+    /// Takes over what an inner text does, such as the body of `DO`.
+    pub(super) fn takes_over(&mut self, inner: &super::Statement) {
+        for impact in inner.effects.impacts() {
+            match impact.effect {
+                Effect::Read => self.is_read = true,
+                _ => self.push(impact.clone()),
+            }
+        }
+        self.stop_before |= inner.stop_before;
+        self.beyond_read_only |= !inner.openly_reads;
+        self.hidden |= inner.static_only;
+    }
+
+    fn push(&mut self, impact: Impact) {
+        self.more = true;
+        self.beyond_read_only = true;
+        self.hidden |= impact.effect == Effect::Write;
+        self.effects.push(impact);
+    }
+
+    /// Ends with what was found and the tables that were made.
+    pub(super) fn finish(self) -> (Outcome, Vec<String>) {
+        let mut effects = Effects::none();
+        if self.is_read {
+            effects.push(Impact {
+                effect: Effect::Read,
+                resources: self.reads,
+                rows: None,
+                because: "it reads".to_owned(),
+            });
+        }
+        effects.extend(self.effects);
+        let outcome = Outcome {
+            effects,
+            openly_reads: !self.beyond_read_only && self.control.is_none(),
+            static_only: self.hidden,
+            stop_before: self.stop_before,
+            additive: self.adds && !self.more,
+        };
+        (outcome, self.made)
+    }
+}
+
+/// What came out for one statement.
+pub(super) struct Outcome {
+    pub effects: Effects,
+    pub openly_reads: bool,
+    pub static_only: bool,
+    pub stop_before: bool,
+    pub additive: bool,
+}
+
+/// The most things read that are named; a statement that reads more is named by these.
+const LIMIT_READS: usize = 64;
