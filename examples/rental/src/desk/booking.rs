@@ -392,11 +392,20 @@ impl Desk<'_> {
 
     /// Whether a booking with this id is this one, made before.
     async fn is_the_same(&mut self, booking: &Booking) -> Result<(), DeskError> {
-        let sql = "SELECT vehicle_id FROM reservations WHERE id = $1::uuid";
-        let rows = self.query(sql, &[(&booking.id, Type::TEXT)]).await?;
-        match rows.first().map(|row| row.try_get::<_, i32>(0)) {
-            Some(Ok(vehicle)) if vehicle == booking.rental.vehicle_id => Ok(()),
-            Some(Ok(_)) => refuse("this form was already used for another booking".to_owned()),
+        let rental = &booking.rental;
+        let sql = "SELECT r.vehicle_id = $2 AND r.during =
+                tstzrange($3 AT TIME ZONE l.time_zone, $4 AT TIME ZONE l.time_zone)
+            FROM reservations r JOIN locations l ON l.id = r.location_id WHERE r.id = $1::uuid";
+        let params: [super::Param<'_>; 4] = [
+            (&booking.id, Type::TEXT),
+            (&rental.vehicle_id, Type::INT4),
+            (&rental.from, Type::TIMESTAMP),
+            (&rental.until, Type::TIMESTAMP),
+        ];
+        let rows = self.query(sql, &params).await?;
+        match rows.first().map(|row| row.try_get::<_, bool>(0)) {
+            Some(Ok(true)) => Ok(()),
+            Some(Ok(false)) => refuse("this form was already used for another booking".to_owned()),
             Some(Err(error)) => Err(shape(error)),
             None => Err(DeskError::Busy),
         }
