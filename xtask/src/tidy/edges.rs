@@ -136,7 +136,7 @@ const ROOMS: &[(&str, Room)] = &[
     ),
     // Outside the product: they know nothing of its rooms, and no room uses them.
     ("holdfast-testing", shell(&[])),
-    ("railway-stand-in", shell(&[])),
+    ("railway-stand-in", shell(&["holdfast-testing"])),
     ("rental", shell(&[])),
     ("xtask", shell(&[])),
 ];
