@@ -1,4 +1,5 @@
 //! The vault against real servers.
 
+mod capture;
 mod wal;
 mod watch;

@@ -1,0 +1,70 @@
+//! A vault for one source, as small as it can be: captures until SIGTERM and writes its status to a file.
+//!
+//! `capture_one STATE REPOSITORY STATUS asynchronous|synchronous`, and the connection string in
+//! `SOURCE_URL`, so that no password is in the process list.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_store::{key, ledger::Ledger};
+use holdfast_vault::{
+    DrillConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let mut path = || arguments.next().map(PathBuf::from).ok_or("an argument is missing");
+    let (state, repository, status) = (path()?, path()?, path()?);
+    let mode = arguments.next().ok_or("the mode is missing")?;
+    let source = SourceConfig {
+        name: "prod".parse()?,
+        url: std::env::var("SOURCE_URL")?.parse()?,
+        mode: mode.to_string_lossy().parse()?,
+        assertions: Vec::new(),
+    };
+    let clock = system_clock();
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    std::fs::create_dir_all(&state)?;
+    let key = key::load_or_create(&state.join("vault.key"), random)?;
+    let ledger = Ledger::open(&state.join("ledger"), key.clone(), clock())?;
+    let config = VaultConfig {
+        state,
+        repository,
+        sources: vec![source],
+        postgres: PostgresConfig::default(),
+        drill: DrillConfig {
+            every: Duration::from_secs(24 * 3600),
+            ..DrillConfig::default()
+        },
+    };
+    let vault = Vault::open(config, ledger, key, clock)?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        terminate.recv().await;
+        told.cancel();
+    });
+    let shown = vault.clone();
+    tokio::spawn(async move {
+        loop {
+            // A test that waits for the file reads the newest it finds; a lost write is made up for.
+            let _ = show(&shown, &status);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    vault.run(stop).await?;
+    Ok(())
+}
+
+fn show(vault: &Vault, path: &Path) -> Result<(), Box<dyn Error>> {
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, serde_json::to_vec(&vault.status())?)?;
+    std::fs::rename(fresh, path)?;
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! Capture: base backups and the log, from real servers into spool and repository.
+
+mod full;
+mod killed;
+mod refusals;
+mod scene;
+mod streaming;

@@ -1,0 +1,163 @@
+//! kill -9 of the vault under synchronous commits: nothing that was acknowledged is ever missing.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_core::Lsn;
+use holdfast_testing::postgres::{self, Installation, Server};
+use holdfast_vault::{
+    AckMode, CaptureState, ConnectionUrl, SourceConfig, disable_synchronous, enable_synchronous,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::scene::{LIMIT, Scene};
+
+const WRITERS: i64 = 3;
+const KILLS: usize = 5;
+
+/// What clients were told is committed: the row, and a position before its commit record.
+type Acknowledged = Arc<Mutex<Vec<(i64, Lsn)>>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_commits_survive_kill_9_of_the_vault_at_random_moments() {
+    let seed = match std::env::var("HOLDFAST_SEED") {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => rand::random(),
+    };
+    println!("seed {seed}: set HOLDFAST_SEED to it to play this again");
+    let mut random = StdRng::seed_from_u64(seed);
+    for installation in postgres::all().unwrap() {
+        play(&installation, &mut random).await;
+    }
+}
+
+async fn play(installation: &Installation, random: &mut StdRng) {
+    let scene = Scene::new();
+    let mut server = Server::builder(installation).start().unwrap();
+    let client = server.connect().await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (n bigint PRIMARY KEY)")
+        .await
+        .unwrap();
+    let source = scene.source(&server.url(), AckMode::Synchronous);
+    let mut vault = scene.spawn(&server.url(), AckMode::Synchronous);
+    scene.await_told("restore point", |s| s.point.is_some());
+    make_synchronous(&source).await;
+
+    let acknowledged = Acknowledged::default();
+    let next = Arc::new(AtomicI64::new(0));
+    let mut writers = Vec::new();
+    for _ in 0..WRITERS {
+        let client = server.connect().await.unwrap();
+        let (acknowledged, next) = (acknowledged.clone(), next.clone());
+        writers.push(tokio::spawn(write(client, acknowledged, next)));
+    }
+    let count = || acknowledged.lock().unwrap().len();
+    await_more(&count, 20).await;
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..400))).await;
+        vault.kill_9().unwrap();
+        await_all_waiting(&client).await;
+        let told = count();
+        assert_eq!(told, count(), "nothing is acknowledged without the vault");
+        vault = scene.spawn(&server.url(), AckMode::Synchronous);
+        await_more(&count, told + 20).await;
+    }
+    // The last time both die, and what the source had is gone.
+    tokio::time::sleep(Duration::from_millis(random.random_range(20..400))).await;
+    vault.kill_9().unwrap();
+    server.kill_9().unwrap();
+    std::fs::remove_dir_all(server.data_dir()).unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    let newest = acknowledged.iter().map(|(_, at)| *at).max().unwrap();
+    println!("{} acknowledged, newest after {newest}", acknowledged.len());
+
+    let running = scene.run(&server.url());
+    running
+        .wait("the whole log", |s| s.flushed > newest && s.shipped > newest)
+        .await;
+    running.stop().await;
+}
+
+async fn write(client: tokio_postgres::Client, acknowledged: Acknowledged, next: Arc<AtomicI64>) {
+    const SQL: &str = "INSERT INTO t VALUES ($1) RETURNING pg_current_wal_insert_lsn()::text";
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        match client.query_one(SQL, &[&n]).await {
+            Ok(row) => {
+                let at: String = row.get(0);
+                acknowledged.lock().unwrap().push((n, at.parse().unwrap()));
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until every writer waits for the vault.
+async fn await_all_waiting(client: &tokio_postgres::Client) {
+    const SQL: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let began = std::time::Instant::now();
+    loop {
+        let row = client.query_one(SQL, &[]).await.unwrap();
+        if row.get::<_, i64>(0) == WRITERS {
+            return;
+        }
+        assert!(began.elapsed() < LIMIT, "commits go on without the vault");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn await_more(count: &impl Fn() -> usize, wanted: usize) {
+    let began = std::time::Instant::now();
+    while count() < wanted {
+        assert!(began.elapsed() < LIMIT, "no commits: {} of {wanted}", count());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Makes commits wait for the vault, as soon as its stream has caught up.
+async fn make_synchronous(source: &SourceConfig) {
+    let began = std::time::Instant::now();
+    while let Err(error) = enable_synchronous(source).await {
+        assert!(began.elapsed() < LIMIT, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_dies_never_stops_an_asynchronous_source() {
+    let scene = Scene::new();
+    let server = Server::builder(&postgres::newest().unwrap())
+        .start()
+        .unwrap();
+    let client = server.connect().await.unwrap();
+    let url: ConnectionUrl = server.url().parse().unwrap();
+    let mut vault = scene.spawn(&server.url(), AckMode::Asynchronous);
+    let status = scene.await_told("stream", |s| s.state == CaptureState::Streaming);
+    assert_eq!(status.mode, AckMode::Asynchronous);
+    vault.kill_9().unwrap();
+    client
+        .batch_execute("CREATE TABLE t AS SELECT generate_series(1, 1000) n")
+        .await
+        .unwrap();
+    // Without a stream, commits would hang: the setting is refused.
+    let source = SourceConfig {
+        url,
+        ..scene.source(&server.url(), AckMode::Synchronous)
+    };
+    let began = std::time::Instant::now();
+    while enable_synchronous(&source).await.is_ok() {
+        // The source has not noticed yet that the stream is gone.
+        disable_synchronous(&source).await.unwrap();
+        assert!(began.elapsed() < LIMIT);
+    }
+    client
+        .batch_execute("INSERT INTO t VALUES (0)")
+        .await
+        .unwrap();
+}

@@ -1,0 +1,221 @@
+//! A source, a vault beside it, and ways to wait for what must happen.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use holdfast_core::{Lsn, Principal, Timestamp, ledger::Entry};
+use holdfast_store::key;
+use holdfast_store::ledger::{self, Ledger};
+use holdfast_testing::dirs::TestDir;
+use holdfast_testing::postgres::{Installation, Server};
+use holdfast_testing::process::Process;
+use holdfast_vault::{
+    AckMode, DrillConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
+    system_clock,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder for one vault.
+pub struct Scene {
+    pub dir: TestDir,
+}
+
+/// A vault that runs inside the test.
+pub struct Running {
+    pub vault: Vault,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        Self {
+            dir: TestDir::new("vault").unwrap(),
+        }
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn repository(&self) -> PathBuf {
+        self.dir.path().join("repository")
+    }
+
+    pub fn source(&self, url: &str, mode: AckMode) -> SourceConfig {
+        SourceConfig {
+            name: "prod".parse().unwrap(),
+            url: url.parse().unwrap(),
+            mode,
+            assertions: Vec::new(),
+        }
+    }
+
+    pub fn open(&self, url: &str) -> Vault {
+        let clock = system_clock();
+        std::fs::create_dir_all(self.state()).unwrap();
+        let key = key::load_or_create(&self.state().join("vault.key"), [9; 32]).unwrap();
+        let ledger = Ledger::open(&self.state().join("ledger"), key.clone(), clock()).unwrap();
+        let config = VaultConfig {
+            state: self.state(),
+            repository: self.repository(),
+            sources: vec![self.source(url, AckMode::Asynchronous)],
+            postgres: PostgresConfig::default(),
+            drill: DrillConfig {
+                every: Duration::from_secs(24 * 3600),
+                ..DrillConfig::default()
+            },
+        };
+        Vault::open(config, ledger, key, clock).unwrap()
+    }
+
+    /// Runs a vault inside this test.
+    pub fn run(&self, url: &str) -> Running {
+        let vault = self.open(url);
+        let stop = CancellationToken::new();
+        let (runs, told) = (vault.clone(), stop.clone());
+        let task = tokio::spawn(async move { runs.run(told).await.unwrap() });
+        Running { vault, stop, task }
+    }
+
+    /// Runs a vault in a process of its own, which can be killed.
+    pub fn spawn(&self, url: &str, mode: AckMode) -> Process {
+        let mut command = Command::new(example());
+        self.arguments(&mut command, url, mode);
+        Process::spawn(command, &self.dir.path().join("vault.log")).unwrap()
+    }
+
+    pub fn arguments(&self, command: &mut Command, url: &str, mode: AckMode) {
+        let _ = std::fs::remove_file(self.status_file());
+        command
+            .arg(self.state())
+            .arg(self.repository())
+            .arg(self.status_file())
+            .arg(mode.to_string())
+            .env("SOURCE_URL", url);
+    }
+
+    fn status_file(&self) -> PathBuf {
+        self.dir.path().join("status.json")
+    }
+
+    /// Returns what a vault in a process of its own says, once it says something.
+    pub fn told(&self) -> Option<SourceStatus> {
+        let bytes = std::fs::read(self.status_file()).ok()?;
+        let mut all: Vec<SourceStatus> = serde_json::from_slice(&bytes).ok()?;
+        all.pop()
+    }
+
+    /// Waits until the vault in a process of its own says what is wanted.
+    pub fn await_told(&self, what: &str, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+        until(what, || self.told().filter(&wanted))
+    }
+
+    /// Returns the entries of the vault's ledger of one kind.
+    pub fn entries(&self, kind: &str) -> Vec<Entry> {
+        let key = key::load(&self.state().join("vault.key")).unwrap();
+        let mut found = Vec::new();
+        ledger::verify(&self.state().join("ledger"), &key.verifying_key(), |entry| {
+            if entry.draft.kind == kind {
+                assert_eq!(entry.draft.principal, Principal::service("vault"));
+                found.push(entry.clone());
+            }
+        })
+        .unwrap();
+        found
+    }
+}
+
+impl Running {
+    pub fn status(&self) -> SourceStatus {
+        self.vault.status().pop().unwrap()
+    }
+
+    /// Waits until the vault says what is wanted.
+    pub async fn wait(&self, what: &str, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+        let began = Instant::now();
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < LIMIT, "no {what}: {status:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops the vault; everything it has received is then where it belongs.
+    pub async fn stop(self) -> SourceStatus {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        self.vault.status().pop().unwrap()
+    }
+}
+
+/// Waits for something that another process does.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < LIMIT, "no {what} after {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn server(installation: &Installation) -> Server {
+    Server::builder(installation)
+        .fast()
+        .setting("max_wal_senders", "5")
+        .start()
+        .unwrap()
+}
+
+/// Returns where the source's log ends on its disk.
+pub async fn flushed(client: &tokio_postgres::Client) -> Lsn {
+    let row = client
+        .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+        .await
+        .unwrap();
+    row.get::<_, String>(0).parse().unwrap()
+}
+
+/// Returns the segments of the spool, by name, with their lengths.
+pub fn spooled(scene: &Scene) -> Vec<(String, u64)> {
+    let mut files: Vec<(String, u64)> = std::fs::read_dir(scene.state().join("spool/prod"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, entry.metadata().unwrap().len())
+        })
+        .filter(|(name, _)| name.len() == 24)
+        .collect();
+    files.sort();
+    files
+}
+
+fn example() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let target = own.parent().and_then(Path::parent).unwrap();
+    let path = target.join("examples/capture_one");
+    assert!(
+        path.is_file(),
+        "build it with `cargo build -p holdfast-vault --examples`"
+    );
+    path
+}
+
+pub fn example_path() -> PathBuf {
+    example()
+}
+
+pub fn now() -> Timestamp {
+    system_clock()()
+}
