@@ -8,16 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_store::{key, ledger::Ledger};
-use holdfast_vault::{
-    DrillConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
-};
+use holdfast_vault::{DrillConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
-    let mut path = || arguments.next().map(PathBuf::from).ok_or("an argument is missing");
+    let mut path = || {
+        arguments
+            .next()
+            .map(PathBuf::from)
+            .ok_or("an argument is missing")
+    };
     let (state, repository, status) = (path()?, path()?, path()?);
     let mode = arguments.next().ok_or("the mode is missing")?;
     let source = SourceConfig {

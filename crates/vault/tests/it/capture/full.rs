@@ -56,7 +56,10 @@ async fn a_full_spool_is_told_and_never_acknowledged_beyond() {
     let scene = Scene::new();
     let server = server(&postgres::newest().unwrap());
     let client = server.connect().await.unwrap();
-    client.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (n int)")
+        .await
+        .unwrap();
     let mut small = Small::spawn(&scene, &server.url(), &scene.state().join("spool"));
     scene.await_told("restore point", |s| s.point.is_some());
     small.fill();
@@ -74,10 +77,16 @@ async fn a_full_spool_is_told_and_never_acknowledged_beyond() {
         .await
         .unwrap();
     let kept: holdfast_core::Lsn = row.get::<_, String>(0).parse().unwrap();
-    assert!(kept <= status.flushed, "the source keeps what the vault lacks");
+    assert!(
+        kept <= status.flushed,
+        "the source keeps what the vault lacks"
+    );
     small.free();
     let status = scene.await_told("the log", |s| s.flushed >= end && s.shipped >= end);
-    assert_eq!((status.state, status.trouble), (CaptureState::Streaming, None));
+    assert_eq!(
+        (status.state, status.trouble),
+        (CaptureState::Streaming, None)
+    );
     assert!(small.vault.is_running());
 }
 
@@ -86,7 +95,10 @@ async fn a_full_repository_is_told_and_the_spool_goes_on() {
     let scene = Scene::new();
     let server = server(&postgres::newest().unwrap());
     let client = server.connect().await.unwrap();
-    client.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (n int)")
+        .await
+        .unwrap();
     let mut small = Small::spawn(&scene, &server.url(), &scene.repository());
     scene.await_told("restore point", |s| s.point.is_some());
     small.fill();

@@ -79,7 +79,9 @@ async fn play(installation: &Installation, random: &mut StdRng) {
 
     let running = scene.run(&server.url());
     running
-        .wait("the whole log", |s| s.flushed > newest && s.shipped > newest)
+        .wait("the whole log", |s| {
+            s.flushed > newest && s.shipped > newest
+        })
         .await;
     running.stop().await;
 }
@@ -115,7 +117,11 @@ async fn await_all_waiting(client: &tokio_postgres::Client) {
 async fn await_more(count: &impl Fn() -> usize, wanted: usize) {
     let began = std::time::Instant::now();
     while count() < wanted {
-        assert!(began.elapsed() < LIMIT, "no commits: {} of {wanted}", count());
+        assert!(
+            began.elapsed() < LIMIT,
+            "no commits: {} of {wanted}",
+            count()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

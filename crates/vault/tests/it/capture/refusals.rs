@@ -7,7 +7,9 @@ use super::scene::{Running, Scene, server};
 
 async fn failed(running: &Running, code: &str) -> SourceStatus {
     let status = running
-        .wait("trouble", |s| s.trouble.as_ref().is_some_and(|t| t.code == code))
+        .wait("trouble", |s| {
+            s.trouble.as_ref().is_some_and(|t| t.code == code)
+        })
         .await;
     assert_eq!(status.flushed.0, 0, "nothing was captured");
     status
@@ -27,14 +29,23 @@ async fn another_cluster_at_the_same_address_is_refused() {
         .await;
     let trouble = status.trouble.unwrap();
     assert_eq!(trouble.code, "ZI301");
-    assert!(trouble.hint.unwrap().contains("nothing that is kept was changed"));
+    assert!(
+        trouble
+            .hint
+            .unwrap()
+            .contains("nothing that is kept was changed")
+    );
     assert!(status.flushed <= before.1);
     let slots = other.connect().await.unwrap();
     let slots = slots
         .query_one("SELECT count(*) FROM pg_replication_slots", &[])
         .await
         .unwrap();
-    assert_eq!(slots.get::<_, i64>(0), 0, "the other cluster was left alone");
+    assert_eq!(
+        slots.get::<_, i64>(0),
+        0,
+        "the other cluster was left alone"
+    );
     again.stop().await;
     let back = scene.run(&known.url());
     let status = back.wait("the known one", |s| s.point.is_some()).await;
@@ -65,16 +76,26 @@ async fn a_role_without_replication_is_told_the_exact_command() {
             .batch_execute("CREATE ROLE app LOGIN PASSWORD 'secret-word'")
             .await
             .unwrap();
-        let url = format!("postgresql://app:secret-word@127.0.0.1:{}/postgres", server.port());
+        let url = format!(
+            "postgresql://app:secret-word@127.0.0.1:{}/postgres",
+            server.port()
+        );
         let running = scene.run(&url);
         let status = running
             .wait("trouble", |s| s.state == CaptureState::Failed)
             .await;
         let trouble = status.trouble.unwrap();
-        assert!(["ZL302", "ZU301"].contains(&trouble.code.as_str()), "{trouble:?}");
+        assert!(
+            ["ZL302", "ZU301"].contains(&trouble.code.as_str()),
+            "{trouble:?}"
+        );
         running.stop().await;
         let report = check_source(&scene.source(&url, AckMode::Asynchronous)).await;
-        let role = report.requirements.iter().find(|r| r.name == "role").unwrap();
+        let role = report
+            .requirements
+            .iter()
+            .find(|r| r.name == "role")
+            .unwrap();
         assert_eq!(role.state, RequirementState::Missing);
         assert_eq!(role.fix, "ALTER ROLE \"app\" REPLICATION;");
         assert!(!report.to_string().contains("secret-word"));

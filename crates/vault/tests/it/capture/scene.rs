@@ -120,12 +120,16 @@ impl Scene {
     pub fn entries(&self, kind: &str) -> Vec<Entry> {
         let key = key::load(&self.state().join("vault.key")).unwrap();
         let mut found = Vec::new();
-        ledger::verify(&self.state().join("ledger"), &key.verifying_key(), |entry| {
-            if entry.draft.kind == kind {
-                assert_eq!(entry.draft.principal, Principal::service("vault"));
-                found.push(entry.clone());
-            }
-        })
+        ledger::verify(
+            &self.state().join("ledger"),
+            &key.verifying_key(),
+            |entry| {
+                if entry.draft.kind == kind {
+                    assert_eq!(entry.draft.principal, Principal::service("vault"));
+                    found.push(entry.clone());
+                }
+            },
+        )
         .unwrap();
         found
     }

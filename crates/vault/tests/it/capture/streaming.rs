@@ -60,7 +60,10 @@ async fn tablespaces_come_with_the_base() {
         let server = server(&installation);
         let client = server.connect().await.unwrap();
         std::fs::create_dir(&folder).unwrap();
-        postgres::ServerUser::current().unwrap().own(&folder).unwrap();
+        postgres::ServerUser::current()
+            .unwrap()
+            .own(&folder)
+            .unwrap();
         let sql = format!("CREATE TABLESPACE ts LOCATION '{}'", folder.display());
         client.batch_execute(&sql).await.unwrap();
         client
@@ -92,7 +95,10 @@ async fn segments_of_another_size_are_kept_as_they_are() {
     running.wait("shipped log", |s| s.shipped >= end).await;
     running.stop().await;
     let spool = spooled(&scene);
-    assert!(spool.iter().all(|(_, bytes)| *bytes <= 1 << 20), "{spool:?}");
+    assert!(
+        spool.iter().all(|(_, bytes)| *bytes <= 1 << 20),
+        "{spool:?}"
+    );
     assert!(end.0 > 10 << 20 && spool.len() <= 2, "{spool:?}");
 }
 
@@ -116,11 +122,16 @@ async fn a_source_that_is_gone_takes_nothing_with_it() {
             .wait("trouble", |s| s.state == CaptureState::Disconnected)
             .await;
         assert_eq!(status.trouble.unwrap().code, "ZS301");
-        let status = running.wait("everything shipped", |s| s.shipped >= end).await;
+        let status = running
+            .wait("everything shipped", |s| s.shipped >= end)
+            .await;
         assert!(status.flushed >= end && status.point.is_some());
         let source = "prod".parse().unwrap();
         let answer = running.vault.way_back(&source, now());
-        assert!(matches!(answer, Err(NoWayBack::NeverProven(_) | NoWayBack::CaptureStopped(..))));
+        assert!(matches!(
+            answer,
+            Err(NoWayBack::NeverProven(_) | NoWayBack::CaptureStopped(..))
+        ));
         let left = running.stop().await;
         assert!(left.flushed >= end && left.shipped >= end);
 
@@ -136,17 +147,17 @@ async fn a_source_that_is_gone_takes_nothing_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_the_source_removed_leads_to_a_new_base() {
     let scene = Scene::new();
-    let server = server(&postgres::newest().unwrap());
+    let server = postgres::Server::builder(&postgres::newest().unwrap())
+        .fast()
+        .setting("min_wal_size", "32MB")
+        .start()
+        .unwrap();
     let client = server.connect().await.unwrap();
     let running = scene.run(&server.url());
     let first = running.wait("restore point", |s| s.point.is_some()).await;
     running.stop().await;
     client
-        .batch_execute(
-            "SELECT pg_drop_replication_slot('holdfast_prod'); CREATE TABLE t (n int); \
-             ALTER SYSTEM SET wal_keep_size = 0; ALTER SYSTEM SET min_wal_size = '32MB'; \
-             SELECT pg_reload_conf()",
-        )
+        .batch_execute("SELECT pg_drop_replication_slot('holdfast_prod'); CREATE TABLE t (n int)")
         .await
         .unwrap();
     for _ in 0..3 {
@@ -162,7 +173,9 @@ async fn a_log_that_the_source_removed_leads_to_a_new_base() {
     }
     let again = scene.run(&server.url());
     let status = again
-        .wait("a new point", |s| s.point.is_some() && s.point != first.point)
+        .wait("a new point", |s| {
+            s.point.is_some() && s.point != first.point
+        })
         .await;
     assert_eq!(status.state, CaptureState::Streaming);
     again.stop().await;
