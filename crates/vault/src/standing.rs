@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) timeline: u32,
     /// Per timeline, up to where the spool is durable and to be trusted.
     pub(crate) logs: BTreeMap<u32, Lsn>,
+    /// Per timeline, up to where the repository has it.
+    pub(crate) shipped_logs: BTreeMap<u32, Lsn>,
     /// The source no longer has the log that we need next.
     pub(crate) missing: bool,
     /// The log is continuous from here on.

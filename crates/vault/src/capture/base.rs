@@ -101,7 +101,7 @@ impl Capture {
         let (start, stop) = (base.position(0)?, base.position(2)?);
         let (writer, manifest) = base.content.finish()?;
         busy.says(format!("base backup: waiting for the log up to {stop}"));
-        self.await_log(&cluster, start.timeline, stop.lsn)?;
+        self.await_log(start.timeline, stop.lsn)?;
         let point = writer.finish(BaseEnd {
             stop_lsn: stop.lsn,
             backup_manifest: manifest,
@@ -119,16 +119,14 @@ impl Capture {
     }
 
     /// Waits until the repository has the log without which the base is nothing.
-    fn await_log(&self, cluster: &Cluster, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
+    fn await_log(&self, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
         let deadline = Instant::now() + limits::BASE_LOG_WAIT;
         while Instant::now() < deadline {
             if self.stop.is_cancelled() {
                 return Err(SourceError::Stopped { step: STEP }.into());
             }
-            if self
-                .log_end(cluster, timeline)?
-                .is_some_and(|end| end >= stop)
-            {
+            let shipped = self.standing.facts().shipped_logs.get(&timeline).copied();
+            if shipped.is_some_and(|end| end >= stop) {
                 return Ok(());
             }
             self.pause(limits::POLL);

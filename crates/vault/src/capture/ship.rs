@@ -195,6 +195,7 @@ impl Shipper<'_> {
     fn shipped(&mut self, timeline: u32, end: Lsn) {
         self.ends.insert(timeline, end);
         let mut facts = self.capture.standing.facts();
+        facts.shipped_logs.insert(timeline, end);
         if facts.timeline <= timeline {
             facts.shipped = end;
         }

@@ -29,7 +29,14 @@ pub struct Scene {
 pub struct Running {
     pub vault: Vault,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Otherwise the runtime of a failing test would wait for the vault's threads for ever.
+        self.stop.cancel();
+    }
 }
 
 impl Scene {
@@ -80,7 +87,11 @@ impl Scene {
         let stop = CancellationToken::new();
         let (runs, told) = (vault.clone(), stop.clone());
         let task = tokio::spawn(async move { runs.run(told).await.unwrap() });
-        Running { vault, stop, task }
+        Running {
+            vault,
+            stop,
+            task: Some(task),
+        }
     }
 
     /// Runs a vault in a process of its own, which can be killed.
@@ -154,9 +165,9 @@ impl Running {
     }
 
     /// Stops the vault; everything it has received is then where it belongs.
-    pub async fn stop(self) -> SourceStatus {
+    pub async fn stop(mut self) -> SourceStatus {
         self.stop.cancel();
-        self.task.await.unwrap();
+        self.task.take().unwrap().await.unwrap();
         self.vault.status().pop().unwrap()
     }
 }
