@@ -4,14 +4,15 @@ mod block;
 
 use clap::{Args, Subcommand};
 use holdfast_core::{Code, SourceName};
-use holdfast_vault::{CheckReport, RequirementState, SourceStatus, check_source};
+use holdfast_vault::{AckMode, CheckReport, RequirementState, check_source};
 use serde_json::{Value, json};
 
 use crate::cli::Shared;
 use crate::cmd::block_on;
 use crate::config::{Config, SourceConfig};
 use crate::report::{Done, Failure, Output, table};
-use crate::wiring::{Half, vault};
+use crate::wiring::Half;
+use crate::wiring::vault::{self, Standing};
 
 /// What is protected.
 #[derive(Debug, Subcommand)]
@@ -178,7 +179,7 @@ fn describe(report: &CheckReport) -> String {
 /// Prints how every source stands: what the running vault says, or that none runs.
 pub fn list(config: &Config, output: Output) -> Done {
     let asked = block_on(Half::Vault.client(config).ask("vault.status", Value::Null));
-    let statuses: Option<Vec<SourceStatus>> = match asked {
+    let statuses: Option<Vec<Standing>> = match asked {
         Ok(statuses) => Some(statuses),
         Err(failure) if failure.code == Code::ZS601 => None,
         Err(failure) => return Err(failure),
@@ -187,7 +188,11 @@ pub fn list(config: &Config, output: Output) -> Done {
         output.say("the vault is not running, so only the configuration is shown");
     }
     let statuses = statuses.unwrap_or_default();
-    let status = |name: &SourceName| statuses.iter().find(|status| status.source == *name);
+    let status = |name: &SourceName| {
+        statuses
+            .iter()
+            .find(|standing| standing.status.source == *name)
+    };
     let values: Vec<Value> = config
         .sources
         .iter()
@@ -219,8 +224,12 @@ pub fn list(config: &Config, output: Output) -> Done {
     Ok(())
 }
 
-fn row(source: &SourceConfig, status: Option<&SourceStatus>) -> Vec<String> {
-    let Some(status) = status else {
+fn row(source: &SourceConfig, standing: Option<&Standing>) -> Vec<String> {
+    let Some(Standing {
+        status,
+        synchronous,
+    }) = standing
+    else {
         let none = "-".to_owned();
         let state = match source.vault_url {
             Some(_) => "not running",
@@ -244,11 +253,15 @@ fn row(source: &SourceConfig, status: Option<&SourceStatus>) -> Vec<String> {
         Some(busy) => format!("{} ({busy})", word(json!(status.state))),
         None => word(json!(status.state)),
     };
+    let mode = match (status.mode, synchronous) {
+        (AckMode::Synchronous, false) => "synchronous once caught up".to_owned(),
+        (mode, _) => mode.to_string(),
+    };
     let trouble = status.trouble.as_ref();
     vec![
         source.name.to_string(),
         state,
-        status.mode.to_string(),
+        mode,
         format!("{}, {:.1} s", status.lag, status.lag_s),
         proof,
         trouble.map_or("-".to_owned(), |one| format!("{} {}", one.code, one.what)),

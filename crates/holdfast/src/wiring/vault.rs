@@ -1,13 +1,16 @@
 //! The vault half: its configuration, its local API, reading without it.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::{Code, SourceName, WayBack};
 use holdfast_store::ledger::Ledger;
 use holdfast_vault::{
     AckMode, Assertion, CaptureState, ConnectionUrl, DrillConfig, Place, PostgresConfig,
-    SourceConfig, Vault, VaultConfig, enable_synchronous, system_clock,
+    SourceConfig, SourceStatus, Vault, VaultConfig, enable_synchronous, system_clock,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +98,36 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
     })
 }
 
+/// How a source stands, and whether its commits really wait.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Standing {
+    /// What the vault says.
+    #[serde(flatten)]
+    pub status: SourceStatus,
+    /// Commits wait for the vault: the source was told so, after the stream had caught up.
+    pub synchronous: bool,
+}
+
+/// The sources whose commits wait for the vault.
+#[derive(Clone, Default)]
+struct Waiting(Arc<Mutex<BTreeSet<SourceName>>>);
+
+impl Waiting {
+    fn add(&self, source: SourceName) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(source);
+    }
+
+    fn stand(&self, statuses: Vec<SourceStatus>) -> Vec<Standing> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stand = |status: SourceStatus| Standing {
+            synchronous: names.contains(&status.source),
+            status,
+        };
+        statuses.into_iter().map(stand).collect()
+    }
+}
+
 /// A vault that runs.
 pub struct Running {
     /// The vault, for questions in process.
@@ -145,6 +178,8 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
             )
         })??;
     let (running, answering) = (vault.clone(), vault.clone());
+    let waiting = Waiting::default();
+    let told = waiting.clone();
     let capture_stop = stop.clone();
     let capture = tokio::spawn(async move {
         let ended = running.run(capture_stop.clone()).await;
@@ -156,17 +191,14 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
         listener,
         stop.clone(),
         move |request| {
-            let vault = answering.clone();
-            async move { answer(&vault, request).await }
+            let (vault, waiting) = (answering.clone(), told.clone());
+            async move { answer(&vault, &waiting, request).await }
         },
     ))];
     for source in sources {
         if source.mode == AckMode::Synchronous {
-            others.push(tokio::spawn(synchronize(
-                vault.clone(),
-                source,
-                stop.clone(),
-            )));
+            let (vault, waiting, stop) = (vault.clone(), waiting.clone(), stop.clone());
+            others.push(tokio::spawn(synchronize(vault, source, waiting, stop)));
         }
     }
     Ok(Running {
@@ -177,7 +209,12 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
 }
 
 /// Makes commits wait for the vault as soon as its stream has caught up, so that none hangs.
-async fn synchronize(vault: Vault, source: SourceConfig, stop: CancellationToken) {
+async fn synchronize(
+    vault: Vault,
+    source: SourceConfig,
+    waiting: Waiting,
+    stop: CancellationToken,
+) {
     let mut told = String::new();
     loop {
         let streams = vault
@@ -189,6 +226,7 @@ async fn synchronize(vault: Vault, source: SourceConfig, stop: CancellationToken
                 Ok(done) => {
                     tracing::info!(source = %source.name, before = done.before, after = done.after,
                         "commits wait for the vault");
+                    waiting.add(source.name);
                     return;
                 }
                 Err(error) => {
@@ -207,9 +245,9 @@ async fn synchronize(vault: Vault, source: SourceConfig, stop: CancellationToken
     }
 }
 
-async fn answer(vault: &Vault, request: Request) -> Result<Value, Failure> {
+async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Value, Failure> {
     let value = match request.op.as_str() {
-        "vault.status" => serde_json::to_value(vault.status()),
+        "vault.status" => serde_json::to_value(waiting.stand(vault.status())),
         "way_back" => {
             let source: SourceName = api::args(request)?;
             serde_json::to_value(Told::of(vault.way_back(&source, now())))

@@ -1,4 +1,14 @@
 //! The binary as its users meet it: typed commands, real servers, real processes.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test"
+)]
+
 mod cli;
 mod desk;
+mod product;
