@@ -181,6 +181,15 @@ async fn one_story(installation: &Installation) {
     let spans = desk.run(&["point", "list", "--json"]).done().json();
     assert_eq!(spans[0]["proof"]["state"], "verified", "{spans}");
 
+    freeze_and_revoke(desk, &agent, &ticket).await;
+    desk.run(&["ledger", "verify"]).done();
+    desk.run(&["up"]).refused(2, &["Z"]);
+    let status = protected.up.terminate(LIMIT).unwrap();
+    assert!(status.success(), "{status}: {}", protected.up.log_tail());
+}
+
+/// A freeze stops what is open, a thaw lets it go on, a revoked lease ends for good.
+async fn freeze_and_revoke(desk: &Desk, agent: &Client, ticket: &Value) {
     desk.run(&["freeze"]).done();
     let (code, _) = refusal(&agent.batch_execute("SELECT 1").await.unwrap_err());
     assert_eq!(code, "ZH004");
@@ -194,11 +203,6 @@ async fn one_story(installation: &Installation) {
             .await
             .is_err()
     );
-
-    desk.run(&["ledger", "verify"]).done();
-    desk.run(&["up"]).refused(2, &["Z"]);
-    let status = protected.up.terminate(LIMIT).unwrap();
-    assert!(status.success(), "{status}: {}", protected.up.log_tail());
 }
 
 /// Finds the hold of exactly this statement.
