@@ -11,4 +11,3 @@
 
 mod cli;
 mod desk;
-mod product;
