@@ -2,6 +2,7 @@
 
 mod alter;
 mod alter_table;
+mod body;
 mod copy;
 mod create;
 mod database;
@@ -265,6 +266,7 @@ fn statement(sql: &str, raw: &RawStmt, depth: usize, made: &mut BTreeSet<String>
     let range = range(sql, raw);
     let kind = dispatch::kind(raw.stmt());
     let mut found = Found::new(kind, Some(made), depth);
+    found.allowance = inner::allowance(range.len());
     found.visit(raw.stmt());
     while let Some(node) = found.next() {
         dispatch::judge(node, &mut found);

@@ -26,6 +26,8 @@ pub(super) struct Found<'a> {
     pub stop_before: bool,
     /// How many texts lie around this one, such as the body of `DO`.
     pub depth: usize,
+    /// How many bytes of inner texts may still be parsed.
+    pub allowance: usize,
     work: Vec<Node<'a>>,
     new_tables: Option<&'a BTreeSet<String>>,
     made: Vec<String>,
@@ -51,6 +53,7 @@ impl<'a> Found<'a> {
             hidden: false,
             stop_before: false,
             depth,
+            allowance: 0,
             work: Vec::new(),
             new_tables,
             made: Vec::new(),

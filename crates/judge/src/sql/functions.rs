@@ -28,13 +28,10 @@ pub(super) fn call<'a>(call: &'a FuncCall, found: &mut Found<'a>) {
             found.does(Effect::Write, Resource::new("pg:function", &full), because);
         }
         known::Meaning::ReadsText => text(call, found),
-        known::Meaning::Pure => found.reads(None),
+        known::Meaning::Pure => {}
         known::Meaning::SetConfig => set_config(call, found),
         known::Meaning::Sleeps => sleep(call, found),
-        known::Meaning::Unlisted => {
-            found.reads(None);
-            found.hidden = true;
-        }
+        known::Meaning::Unlisted => found.hidden = true,
     }
 }
 
@@ -59,6 +56,14 @@ pub(super) fn later<'a>(expression: Node<'a>, found: &mut Found<'a>) {
     }
 }
 
+/// Judges a name that is called in the body of a code block.
+pub(super) fn named(full: &str, found: &mut Found<'_>) {
+    let full = full.to_ascii_lowercase();
+    if let known::Meaning::Does(effect, because) = meaning(&full) {
+        found.does_for_good(effect, Some(Resource::new("pg:function", full)), because);
+    }
+}
+
 fn meaning(full: &str) -> known::Meaning {
     match full.rsplit_once('.') {
         Some((schema, function)) => known::meaning(Some(schema), function),
@@ -76,7 +81,6 @@ pub(super) fn is_volatile(call: &FuncCall) -> bool {
 /// Judges a function that is given SQL as text, such as `query_to_xml('...')`.
 fn text(call: &FuncCall, found: &mut Found<'_>) {
     found.hidden = true;
-    found.reads(None);
     for argument in call.args() {
         if let Some(text) = name::constant(argument)
             && inner::looks_like_sql(&text)
@@ -90,7 +94,6 @@ fn set_config(call: &FuncCall, found: &mut Found<'_>) {
     let mut arguments = call.args().iter().map(name::constant);
     let setting = arguments.next().flatten();
     let value = arguments.next().flatten();
-    found.reads(None);
     match setting {
         Some(setting) => settings::assign(&setting, value.as_deref(), found),
         None => found.does_for_good(
@@ -102,7 +105,6 @@ fn set_config(call: &FuncCall, found: &mut Found<'_>) {
 }
 
 fn sleep(call: &FuncCall, found: &mut Found<'_>) {
-    found.reads(None);
     let seconds = call.args().first().and_then(name::constant);
     let seconds = seconds.and_then(|text| text.parse::<f64>().ok());
     if !seconds.is_some_and(|seconds| seconds <= LIMIT_SLEEP_S) {

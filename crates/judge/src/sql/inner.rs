@@ -1,29 +1,42 @@
-//! SQL inside of SQL: texts that functions run, and the bodies of code blocks.
+//! SQL inside of SQL: texts that functions run, and statements in the bodies of code blocks.
 //!
-//! What is seen here is only ever added: a body can build its statements from pieces, so whoever
-//! holds it is judged by what it does when it runs.
+//! What is seen here is only ever added: a text can be built from pieces, so whoever runs one is
+//! also judged by what it does when it runs.
 
-use super::SqlContext;
+use holdfast_core::Effect;
+
 use super::found::Found;
+use super::{SqlContext, StatementKind, judge_at};
 
-/// Judges a text of SQL that a function is given.
-pub(super) fn statements(text: &str, found: &mut Found<'_>) {
+/// Judges a text of SQL that runs inside of a statement, and answers whether it parsed.
+pub(super) fn statements(text: &str, found: &mut Found<'_>) -> bool {
     if found.depth >= LIMIT_DEPTH {
-        return;
+        return false;
     }
-    let ctx = SqlContext::default();
-    for statement in
-        &super::judge_at(text.as_bytes(), &ctx, found.depth.saturating_add(1)).statements
-    {
-        if statement.kind != super::StatementKind::Unparsed {
-            found.takes_over(statement);
+    let Some(left) = found.allowance.checked_sub(text.len()) else {
+        let because = "it holds more code than is looked at";
+        found.does_unnamed(Effect::Unknown, because);
+        return true;
+    };
+    found.allowance = left;
+    let depth = found.depth.saturating_add(1);
+    let judgement = judge_at(text.as_bytes(), &SqlContext::default(), depth);
+    let mut parsed = true;
+    for statement in &judgement.statements {
+        match statement.kind {
+            StatementKind::Unparsed => parsed = false,
+            _ => found.takes_over(statement),
         }
     }
+    parsed
 }
 
-/// Judges the statements that can be seen in the body of a code block.
-pub(super) fn body(text: &str, found: &mut Found<'_>) {
-    statements(text, found);
+/// Returns how many bytes of inner texts are parsed for a statement of `len` bytes.
+///
+/// A text is seldom looked at twice; without a limit a crafted one could be looked at thousands of
+/// times.
+pub(super) fn allowance(len: usize) -> usize {
+    len.saturating_mul(4).saturating_add(4 << 10)
 }
 
 /// Tells whether a text begins as a statement does.
@@ -34,15 +47,49 @@ pub(super) fn looks_like_sql(text: &str) -> bool {
         .take_while(char::is_ascii_alphabetic)
         .take(LIMIT_WORD)
         .collect();
-    let word = word.to_ascii_lowercase();
-    FIRST.contains(&word.as_str())
+    is_first(&word.to_ascii_lowercase())
 }
 
-const LIMIT_DEPTH: usize = 4;
+/// Tells whether a word in lower case can begin a statement.
+pub(super) fn is_first(word: &str) -> bool {
+    FIRST.contains(&word)
+}
+
+/// How many texts may lie inside each other; a deeper one is judged when it runs.
+const LIMIT_DEPTH: usize = 3;
 const LIMIT_WORD: usize = 12;
 const FIRST: &[&str] = &[
-    "alter", "analyze", "call", "cluster", "comment", "copy", "create", "delete", "do", "drop",
-    "execute", "grant", "import", "insert", "load", "lock", "merge", "notify", "reassign",
-    "refresh", "reindex", "reset", "revoke", "select", "set", "table", "truncate", "update",
-    "vacuum", "values", "with",
+    "alter",
+    "analyze",
+    "call",
+    "checkpoint",
+    "cluster",
+    "comment",
+    "copy",
+    "create",
+    "delete",
+    "do",
+    "drop",
+    "explain",
+    "grant",
+    "import",
+    "insert",
+    "load",
+    "lock",
+    "merge",
+    "notify",
+    "reassign",
+    "refresh",
+    "reindex",
+    "reset",
+    "revoke",
+    "security",
+    "select",
+    "set",
+    "table",
+    "truncate",
+    "update",
+    "vacuum",
+    "values",
+    "with",
 ];

@@ -9,7 +9,7 @@ use pg_raw_parse::nodes::{
 };
 
 use super::found::Found;
-use super::{functions, inner, name, settings};
+use super::{body, functions, name, settings};
 
 /// Judges `CREATE FUNCTION` and `CREATE PROCEDURE`; nothing of the body runs now.
 pub(super) fn create<'a>(stmt: &'a CreateFunctionStmt, found: &mut Found<'a>) {
@@ -85,7 +85,7 @@ pub(super) fn block<'a>(stmt: &'a DoStmt, found: &mut Found<'a>) {
     found.does(Effect::Write, resource, because);
     found.hidden = true;
     if let Some(body) = text_of(stmt.args(), "as") {
-        inner::body(&body, found);
+        body::judge(&body, found);
     }
 }
 
