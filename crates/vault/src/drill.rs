@@ -1,33 +1,68 @@
-//! Proving a restore point: the drill's outcome when there is no report.
+//! Proving a restore point: it is really restored, started, written to and checked.
 
-use holdfast_core::{Code, Coded, SourceName};
+mod checks;
+mod error;
+mod folder;
+mod memory;
+mod pages;
+mod run;
+mod server;
+#[cfg(test)]
+mod tests;
 
-/// Why a drill could not be run to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum DrillError {
-    /// The repository holds no restore point of this source yet.
-    #[error("there is no restore point of `{0}` to drill")]
-    NoPoint(SourceName),
-    /// The vault does not protect this source.
-    #[error("`{0}` is not protected by this vault")]
-    Unknown(SourceName),
+use ed25519_dalek::SigningKey;
+use holdfast_core::{DrillReport, Proof};
+use holdfast_store::ledger::Ledger;
+
+use crate::config::{Clock, DrillConfig, SourceConfig};
+use crate::repository::Repository;
+use crate::restore::Place;
+
+pub use error::DrillError;
+pub use memory::{DrillRecord, drills};
+pub(crate) use memory::{Remembered, recall, status};
+
+/// What a drill needs besides the source.
+#[derive(Clone)]
+pub(crate) struct DrillContext {
+    /// Where the vault's things are.
+    pub(crate) place: Place,
+    /// How drills are run.
+    pub(crate) config: DrillConfig,
+    /// Where proofs are kept.
+    pub(crate) repository: Repository,
+    /// Where every drill is recorded.
+    pub(crate) ledger: Ledger,
+    /// What proofs are signed with.
+    pub(crate) key: SigningKey,
+    /// Reads the time.
+    pub(crate) clock: Clock,
 }
 
-impl Coded for DrillError {
-    fn code(&self) -> Code {
-        match self {
-            Self::NoPoint(_) => Code::ZU307,
-            Self::Unknown(_) => Code::ZU603,
-        }
-    }
+/// A drill that was run to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Drilled {
+    /// What it did and found.
+    pub(crate) report: DrillReport,
+    /// The proof, when everything that was checked was right.
+    pub(crate) proof: Option<Proof>,
+}
 
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::NoPoint(_) => {
-                "wait for the first base backup; `holdfast source list` shows how far it is"
-                    .to_owned()
-            }
-            Self::Unknown(_) => "`holdfast source list` names the sources".to_owned(),
-        })
+/// Restores the newest point of `source` into a folder of its own, checks it, records and signs it.
+///
+/// # Errors
+/// [`DrillError`] when the drill could not be run to its end: that says nothing about the point. A
+/// point that cannot be restored or is damaged is a report that failed.
+///
+/// # Cancellation
+/// The drill itself goes on in its thread, and removes what it made.
+pub(crate) async fn drill(
+    ctx: &DrillContext,
+    source: &SourceConfig,
+) -> Result<Drilled, DrillError> {
+    let (ctx, source) = (ctx.clone(), source.clone());
+    match tokio::task::spawn_blocking(move || run::run(&ctx, &source)).await {
+        Ok(drilled) => drilled,
+        Err(_) => Err(DrillError::Thread),
     }
 }

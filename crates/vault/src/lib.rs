@@ -27,7 +27,7 @@ pub mod watch;
 pub use config::{
     AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
 };
-pub use drill::DrillError;
+pub use drill::{DrillError, DrillRecord, drills};
 pub use repository::{
     BaseEnd, BaseStart, BaseSummary, BaseWriter, FileEntry, FileKind, Reader, Repository,
     RepositoryError, Tablespace, WalPlace, points,

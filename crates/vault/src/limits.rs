@@ -51,3 +51,17 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
 /// The largest proof or history file that is read, in bytes.
 pub const NOTE_BYTES: u64 = 4 << 20;
+/// How often a drill looks at its server.
+pub const DRILL_POLL: Duration = Duration::from_millis(20);
+/// How long a restored server may replay the log before it counts as failed.
+pub const DRILL_REPLAY: Duration = Duration::from_secs(4 * 3600);
+/// How long a drill's server may take to stop.
+pub const DRILL_STOP: Duration = Duration::from_secs(300);
+/// How long a single question of a drill may be silent beyond the time it was given.
+pub const DRILL_SLACK: Duration = Duration::from_secs(30);
+/// Tables whose row counts are kept for the next drill.
+pub const DRILL_TABLES: usize = 2_000;
+/// A table below this many rows is not compared with the drill before.
+pub const DRILL_ROWS_MIN: u64 = 100;
+/// Findings that one check spells out; the others are counted.
+pub const DRILL_FINDINGS: usize = 5;

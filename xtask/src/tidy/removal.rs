@@ -58,6 +58,10 @@ const LISTED: &[(&str, &str)] = &[
         "its own unfinished temporary files, never an object",
     ),
     (
+        "crates/vault/src/drill/folder.rs",
+        "the one folder that the drill made, known by name, device and inode",
+    ),
+    (
         "crates/vault/src/spool/removal.rs",
         "segments of its own spool that the repository has whole",
     ),

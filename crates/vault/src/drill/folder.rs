@@ -1,0 +1,183 @@
+//! The drill's own folder: made for one drill, and the only thing that a drill ever removes.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use holdfast_core::SourceName;
+
+use super::DrillError;
+
+/// Every folder that a drill makes or removes begins with this.
+pub(super) const PREFIX: &str = "holdfast-drill-";
+/// Where drills go when the server's account cannot reach the vault's own state.
+const FALLBACK: &str = "/var/tmp";
+/// The longest path of a folder for sockets; the system allows 107 bytes with the socket's name.
+const SOCKET_FOLDER_BYTES: usize = 85;
+
+/// The account that runs a restored server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) user: u32,
+    pub(super) group: u32,
+}
+
+/// A folder that is removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Folder {
+    /// Makes a new folder below the first of `parents` that `account` can reach.
+    pub(super) fn make(
+        wished: &Path,
+        source: &SourceName,
+        account: Option<Account>,
+    ) -> Result<Self, DrillError> {
+        let failed = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| DrillError::Folder { step, path, source }
+        };
+        let mut random = [0_u8; 6];
+        getrandom::fill(&mut random)
+            .map_err(|error| failed("name a folder in", wished)(io::Error::other(error)))?;
+        let name = format!(
+            "{PREFIX}{source}-{}",
+            data_encoding::HEXLOWER.encode(&random)
+        );
+        // A wished folder that cannot be made is told only when nobody could use it anyway.
+        let made = std::fs::create_dir_all(wished);
+        let fits = wished.as_os_str().len() + name.len() < SOCKET_FOLDER_BYTES;
+        let parent = if made.is_ok() && fits && reaches(wished, account) {
+            wished
+        } else {
+            Path::new(FALLBACK)
+        };
+        let path = parent.join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed("make", &path))?;
+        let facts = std::fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
+        let folder = Self {
+            path,
+            device: facts.dev(),
+            inode: facts.ino(),
+        };
+        folder.give(account)?;
+        Ok(folder)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives everything in it to the account that runs the server; links are given, not followed.
+    pub(super) fn give(&self, account: Option<Account>) -> Result<(), DrillError> {
+        let Some(account) = account else {
+            return Ok(());
+        };
+        let mut left = vec![self.path.clone()];
+        while let Some(path) = left.pop() {
+            let failed = |source| DrillError::Folder {
+                step: "give away",
+                path: path.clone(),
+                source,
+            };
+            std::os::unix::fs::lchown(&path, Some(account.user), Some(account.group))
+                .map_err(failed)?;
+            if std::fs::symlink_metadata(&path).map_err(failed)?.is_dir() {
+                for entry in std::fs::read_dir(&path).map_err(failed)? {
+                    left.push(entry.map_err(failed)?.path());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder if it is still the one that was made here.
+    fn remove(&self) -> io::Result<()> {
+        let facts = std::fs::symlink_metadata(&self.path)?;
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let is_ours = name.starts_with(PREFIX)
+            && facts.is_dir()
+            && (facts.dev(), facts.ino()) == (self.device, self.inode);
+        if is_ours {
+            std::fs::remove_dir_all(&self.path)
+        } else {
+            Err(io::Error::other("it is no longer the folder that was made"))
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            let path = self.path.display().to_string();
+            tracing::warn!(path, %error, "the drill's folder stays: remove it by hand");
+        }
+    }
+}
+
+/// Whether the account may enter every folder on the way, as far as the permission bits say.
+fn reaches(path: &Path, account: Option<Account>) -> bool {
+    let Some(account) = account else {
+        return true;
+    };
+    path.ancestors()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .all(|folder| {
+            std::fs::metadata(folder).is_ok_and(|facts| {
+                let mode = facts.mode();
+                mode & 0o001 != 0
+                    || (facts.uid() == account.user && mode & 0o100 != 0)
+                    || (facts.gid() == account.group && mode & 0o010 != 0)
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_removed_only_while_it_is_the_one_that_was_made() {
+        let parent = tempfile::tempdir_in("/tmp").unwrap();
+        let source: SourceName = "prod".parse().unwrap();
+        let folder = Folder::make(parent.path(), &source, None).unwrap();
+        let path = folder.path().to_owned();
+        std::fs::write(path.join("file"), "x").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+
+        let folder = Folder::make(parent.path(), &source, None).unwrap();
+        let path = folder.path().to_owned();
+        std::fs::rename(&path, parent.path().join("moved")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("precious"), "x").unwrap();
+        drop(folder);
+        assert!(path.join("precious").exists());
+
+        let folder = Folder::make(parent.path(), &source, None).unwrap();
+        let path = folder.path().to_owned();
+        std::fs::rename(&path, parent.path().join("moved2")).unwrap();
+        std::os::unix::fs::symlink(parent.path(), &path).unwrap();
+        drop(folder);
+        assert!(parent.path().join("moved2").exists());
+    }
+
+    #[test]
+    fn a_folder_that_the_account_cannot_reach_is_not_used() {
+        let parent = tempfile::tempdir_in("/tmp").unwrap();
+        let nobody = Account {
+            user: 65_533,
+            group: 65_533,
+        };
+        assert!(!reaches(parent.path(), Some(nobody)));
+        assert!(reaches(Path::new("/var/tmp"), Some(nobody)));
+        assert!(reaches(parent.path(), None));
+    }
+}
