@@ -68,33 +68,9 @@ fn lists(world: &World, who: &Caller, asked: &Asked) -> Result<Found, Refusal> {
             world.reaches(who, &domain.environment_id)?;
             Found::Node(domain_node(domain))
         }
-        "deployments" => {
-            let input = asked.input();
-            let fits = |at: &str, own: &str| match input.get(at).and_then(Value::as_str) {
-                Some(wanted) => wanted == own,
-                None => true,
-            };
-            let all = world.deployments_where(who, |one| {
-                fits("projectId", &one.project_id)
-                    && fits("environmentId", &one.environment_id)
-                    && fits("serviceId", &one.service_id)
-            });
-            page(asked, all)
-        }
+        "deployments" => deployments(world, who, asked),
         "domains" => domains(world, who, asked)?,
-        "environments" => {
-            let id = asked.text("projectId");
-            world.reaches_project(who, id)?;
-            let all = world
-                .environments
-                .values()
-                .filter(|one| one.project_id == id);
-            let seen = all.filter(|one| world.reaches(who, &one.id).is_ok());
-            page(
-                asked,
-                seen.map(|one| Node::Environment(one.id.clone())).collect(),
-            )
-        }
+        "environments" => environments(world, who, asked)?,
         "projectTokens" => {
             World::owns(who)?;
             let id = asked.text("projectId");
@@ -119,13 +95,7 @@ fn lists(world: &World, who: &Caller, asked: &Asked) -> Result<Found, Refusal> {
                 },
             )
         }
-        "variables" => {
-            let id = asked.text("environmentId");
-            world.reaches(who, id)?;
-            let service = asked.given("serviceId").map(str::to_owned);
-            let found = world.variables.get(&(id.to_owned(), service));
-            Found::Value(json!(found.cloned().unwrap_or_default()))
-        }
+        "variables" => variables(world, who, asked)?,
         "volumeInstanceBackupList" => {
             let instance = world.instance(who, asked.text("volumeInstanceId"))?;
             let all = world.backups.values();
@@ -139,6 +109,42 @@ fn lists(world: &World, who: &Caller, asked: &Asked) -> Result<Found, Refusal> {
         }
     };
     Ok(found)
+}
+
+fn deployments(world: &World, who: &Caller, asked: &Asked) -> Found {
+    let input = asked.input();
+    let fits = |at: &str, own: &str| match input.get(at).and_then(Value::as_str) {
+        Some(wanted) => wanted == own,
+        None => true,
+    };
+    let all = world.deployments_where(who, |one| {
+        fits("projectId", &one.project_id)
+            && fits("environmentId", &one.environment_id)
+            && fits("serviceId", &one.service_id)
+    });
+    page(asked, all)
+}
+
+fn environments(world: &World, who: &Caller, asked: &Asked) -> Result<Found, Refusal> {
+    let id = asked.text("projectId");
+    world.reaches_project(who, id)?;
+    let all = world
+        .environments
+        .values()
+        .filter(|one| one.project_id == id);
+    let seen = all.filter(|one| world.reaches(who, &one.id).is_ok());
+    Ok(page(
+        asked,
+        seen.map(|one| Node::Environment(one.id.clone())).collect(),
+    ))
+}
+
+fn variables(world: &World, who: &Caller, asked: &Asked) -> Result<Found, Refusal> {
+    let id = asked.text("environmentId");
+    world.reaches(who, id)?;
+    let service = asked.given("serviceId").map(str::to_owned);
+    let found = world.variables.get(&(id.to_owned(), service));
+    Ok(Found::Value(json!(found.cloned().unwrap_or_default())))
 }
 
 /// What waits to be committed; an environment where nothing waits has an empty patch.

@@ -9,6 +9,7 @@
 //! - It signals only processes that it started.
 //! - It uses no room of the product, so that it cannot share the product's mistakes.
 
+mod add;
 mod ask;
 mod change;
 mod cli;

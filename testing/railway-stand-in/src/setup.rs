@@ -1,6 +1,6 @@
 //! The rental company's project as it stands on the day of the incident.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use holdfast_testing::postgres::ServerUser;
@@ -48,14 +48,8 @@ pub async fn prepare(root: &Path, scenario: Scenario, major: u32) -> Result<Prep
         Scenario::Separate => add_volume(&mut world, &project, "postgres-volume-staging")?,
         Scenario::Shared => volume.clone(),
     };
-    let mount = |world: &mut World, volume: &str, environment: &str| {
-        let instance = instance(volume, environment, Some(postgres.clone()));
-        let id = instance.id.clone();
-        world.instances.insert(id.clone(), instance);
-        id
-    };
-    let production_instance = mount(&mut world, &volume, &production);
-    let staging_instance = mount(&mut world, &staging_volume, &staging);
+    let production_instance = mount(&mut world, &volume, (&production, &postgres));
+    let staging_instance = mount(&mut world, &staging_volume, (&staging, &postgres));
     for environment in [&staging, &production] {
         for service in [&web, &postgres] {
             world.add_deployment(environment, service);
@@ -69,16 +63,7 @@ pub async fn prepare(root: &Path, scenario: Scenario, major: u32) -> Result<Prep
     let (of, at) = place(&production);
     let production_token = world.add_token("production", of, at, None);
 
-    let data_dir = world.disk.volume(&volume).join("pgdata");
-    let log = root.join("postgres.log");
-    let database = tokio::task::spawn_blocking(move || {
-        // The server itself writes its log, and may belong to another user.
-        std::fs::File::create(&log).context("write the log of the database")?;
-        ServerUser::current()?.own(&log)?;
-        Database::start(major, &data_dir, &log)
-    });
-    let database = database.await.context("start the database")??;
-    database.prepare().await?;
+    let database = start(major, world.disk.volume(&volume), root.join("postgres.log")).await?;
     let url = database.url();
     let variables = world
         .variables
@@ -104,6 +89,25 @@ pub async fn prepare(root: &Path, scenario: Scenario, major: u32) -> Result<Prep
     world.database_place = (volume, postgres, production);
     world.done.clear();
     Ok(Prepared { world, facts })
+}
+
+async fn start(major: u32, volume: PathBuf, log: PathBuf) -> Result<Database> {
+    let database = tokio::task::spawn_blocking(move || {
+        // The server itself writes its log, and may belong to another user.
+        std::fs::File::create(&log).context("write the log of the database")?;
+        ServerUser::current()?.own(&log)?;
+        Database::start(major, &volume.join("pgdata"), &log)
+    });
+    let database = database.await.context("start the database")??;
+    database.prepare().await?;
+    Ok(database)
+}
+
+fn mount(world: &mut World, volume: &str, (environment, service): (&str, &str)) -> String {
+    let instance = instance(volume, environment, Some(service.to_owned()));
+    let id = instance.id.clone();
+    world.instances.insert(id.clone(), instance);
+    id
 }
 
 fn add_volume(world: &mut World, project: &str, name: &str) -> Result<String> {

@@ -7,32 +7,18 @@ use crate::ask;
 use crate::graphql::Asked;
 use crate::names;
 use crate::node::{Found, Node};
-use crate::records::{Deployment, Domain, Environment, Project, Service, Token};
+use crate::records::Domain;
 use crate::world::{Caller, Refusal, World};
 
+/// Carries out what no other file does.
 pub fn change(world: &mut World, who: &Caller, asked: &Asked) -> Result<Found, Refusal> {
     let input = asked.input();
     match asked.name.as_str() {
-        "apiTokenCreate" => {
-            World::owns(who)?;
-            let workspace = text(&input, "workspaceId");
-            Ok(token(world, needed(&input, "name"), None, workspace))
-        }
-        "apiTokenDelete" | "projectTokenDelete" => {
-            World::owns(who)?;
-            remove(world.tokens.remove(asked.text("id")))
+        "apiTokenCreate" | "apiTokenDelete" | "projectTokenCreate" | "projectTokenDelete" => {
+            tokens(world, who, asked, &input)
         }
         "customDomainCreate" => domain(world, who, &input),
-        "customDomainDelete" => {
-            let found = world
-                .domains
-                .get(asked.text("id"))
-                .ok_or_else(Refusal::unauthorized)?;
-            world.reaches(who, &found.environment_id)?;
-            let removed = world.domains.remove(asked.text("id"));
-            world.note(format!("custom domain {} deleted", asked.text("id")));
-            remove(removed)
-        }
+        "customDomainDelete" => delete_domain(world, who, asked.text("id")),
         "environmentCreate" => {
             World::owns(who)?;
             let project = needed(&input, "projectId");
@@ -60,15 +46,6 @@ pub fn change(world: &mut World, who: &Caller, asked: &Asked) -> Result<Found, R
             world.add_environment(&id, environment.as_deref().unwrap_or("production"));
             Ok(Found::Node(Node::Project(id)))
         }
-        "projectTokenCreate" => {
-            World::owns(who)?;
-            let place = (needed(&input, "projectId"), needed(&input, "environmentId"));
-            let environment = world.environments.get(&place.1);
-            if environment.is_none_or(|one| one.project_id != place.0) {
-                return Err(Refusal::unauthorized());
-            }
-            Ok(token(world, needed(&input, "name"), Some(place), None))
-        }
         "projectUpdate" => update_project(world, who, asked.text("id"), &input),
         "serviceCreate" => {
             let project = needed(&input, "projectId");
@@ -78,15 +55,7 @@ pub fn change(world: &mut World, who: &Caller, asked: &Asked) -> Result<Found, R
                 world.add_service(&project, &name),
             )))
         }
-        "serviceUpdate" => {
-            let id = world.service(who, asked.text("id"))?.id.clone();
-            if let Some(service) = world.services.get_mut(&id) {
-                service.name = text(&input, "name").unwrap_or_else(|| service.name.clone());
-                service.icon = text(&input, "icon").or_else(|| service.icon.clone());
-                service.updated_at = names::now();
-            }
-            Ok(Found::Node(Node::Service(id)))
-        }
+        "serviceUpdate" => update_service(world, who, asked.text("id"), &input),
         "variableCollectionUpsert" | "variableDelete" | "variableUpsert" => {
             variables(world, who, &asked.name, &input)
         }
@@ -98,15 +67,61 @@ fn remove<T>(removed: Option<T>) -> Result<Found, Refusal> {
     removed.map(|_| done(())).ok_or_else(Refusal::unauthorized)
 }
 
-fn token(
+/// Secrets are given out once; a token is deleted only as what it is.
+fn tokens(
     world: &mut World,
-    name: String,
-    place: Option<(String, String)>,
-    workspace_id: Option<String>,
-) -> Found {
-    let (project, environment) = place.unzip();
-    let secret = world.add_token(&name, project, environment, workspace_id);
-    Found::Value(Value::String(secret))
+    who: &Caller,
+    asked: &Asked,
+    input: &Map<String, Value>,
+) -> Result<Found, Refusal> {
+    World::owns(who)?;
+    let name = needed(input, "name");
+    let secret = match asked.name.as_str() {
+        "apiTokenCreate" => world.add_token(&name, None, None, text(input, "workspaceId")),
+        "projectTokenCreate" => {
+            let project = needed(input, "projectId");
+            let environment = needed(input, "environmentId");
+            let known = world.environments.get(&environment);
+            if known.is_none_or(|one| one.project_id != project) {
+                return Err(Refusal::unauthorized());
+            }
+            world.add_token(&name, Some(project), Some(environment), None)
+        }
+        kind => {
+            let id = asked.text("id");
+            let narrow = kind == "projectTokenDelete";
+            let found = world.tokens.get(id);
+            if found.is_none_or(|one| one.project_id.is_some() != narrow) {
+                return Err(Refusal::unauthorized());
+            }
+            world.note(format!("token {id} deleted"));
+            return remove(world.tokens.remove(id));
+        }
+    };
+    Ok(Found::Value(Value::String(secret)))
+}
+
+fn delete_domain(world: &mut World, who: &Caller, id: &str) -> Result<Found, Refusal> {
+    let found = world.domains.get(id).ok_or_else(Refusal::unauthorized)?;
+    world.reaches(who, &found.environment_id)?;
+    let removed = world.domains.remove(id);
+    world.note(format!("custom domain {id} deleted"));
+    remove(removed)
+}
+
+fn update_service(
+    world: &mut World,
+    who: &Caller,
+    id: &str,
+    input: &Map<String, Value>,
+) -> Result<Found, Refusal> {
+    world.service(who, id)?;
+    if let Some(service) = world.services.get_mut(id) {
+        service.name = text(input, "name").unwrap_or_else(|| service.name.clone());
+        service.icon = text(input, "icon").or_else(|| service.icon.clone());
+        service.updated_at = names::now();
+    }
+    Ok(Found::Node(Node::Service(id.to_owned())))
 }
 
 fn domain(world: &mut World, who: &Caller, input: &Map<String, Value>) -> Result<Found, Refusal> {
@@ -230,108 +245,4 @@ fn deploy(world: &mut World, who: &Caller, asked: &Asked) -> Result<Found, Refus
     Ok(Found::Node(Node::Deployment(
         world.add_deployment(&environment, &service),
     )))
-}
-
-impl World {
-    /// Adds a project and returns its id.
-    pub fn add_project(&mut self, name: &str) -> String {
-        let now = names::now();
-        let project = Project {
-            id: names::uuid(),
-            name: name.to_owned(),
-            description: None,
-            is_public: false,
-            created_at: now.clone(),
-            updated_at: now,
-            deleted_at: None,
-            workspace_id: self.account.workspace_id.clone(),
-            base_environment_id: None,
-        };
-        let id = project.id.clone();
-        self.projects.insert(id.clone(), project);
-        id
-    }
-
-    /// Adds an environment and returns its id.
-    pub fn add_environment(&mut self, project: &str, name: &str) -> String {
-        let now = names::now();
-        let environment = Environment {
-            id: names::uuid(),
-            name: name.to_owned(),
-            project_id: project.to_owned(),
-            is_ephemeral: false,
-            can_access: true,
-            created_at: now.clone(),
-            updated_at: now,
-            deleted_at: None,
-        };
-        let id = environment.id.clone();
-        self.environments.insert(id.clone(), environment);
-        id
-    }
-
-    /// Adds a service and returns its id.
-    pub fn add_service(&mut self, project: &str, name: &str) -> String {
-        let now = names::now();
-        let service = Service {
-            id: names::uuid(),
-            name: name.to_owned(),
-            icon: None,
-            project_id: project.to_owned(),
-            created_at: now.clone(),
-            updated_at: now,
-            deleted_at: None,
-        };
-        let id = service.id.clone();
-        self.services.insert(id.clone(), service);
-        id
-    }
-
-    /// Adds a token and returns its secret.
-    pub fn add_token(
-        &mut self,
-        name: &str,
-        project_id: Option<String>,
-        environment_id: Option<String>,
-        workspace_id: Option<String>,
-    ) -> String {
-        let secret = names::uuid();
-        let token = Token {
-            id: names::uuid(),
-            name: name.to_owned(),
-            display_token: names::masked(&secret),
-            secret: secret.clone(),
-            project_id,
-            environment_id,
-            workspace_id,
-            expires_at: None,
-            created_at: names::now(),
-        };
-        self.note(format!("token {} created", token.id));
-        self.tokens.insert(token.id.clone(), token);
-        secret
-    }
-
-    /// Adds a deployment of a service that runs and returns its id.
-    pub fn add_deployment(&mut self, environment: &str, service: &str) -> String {
-        let now = names::now();
-        let project = self.services.get(service).map(|one| one.project_id.clone());
-        let deployment = Deployment {
-            id: names::uuid(),
-            status: "SUCCESS",
-            project_id: project.unwrap_or_default(),
-            environment_id: environment.to_owned(),
-            service_id: service.to_owned(),
-            created_at: now.clone(),
-            updated_at: now,
-            deployment_stopped: false,
-            can_redeploy: true,
-            can_rollback: false,
-            static_url: None,
-            url: None,
-        };
-        let id = deployment.id.clone();
-        self.deployments.insert(id.clone(), deployment);
-        id
-    }
 }

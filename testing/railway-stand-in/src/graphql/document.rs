@@ -61,6 +61,7 @@ pub fn prepare(
         variables: variables(schema, chosen, given)?,
         fragments,
         selections: 0,
+        open: Vec::new(),
     };
     let mut fields = Vec::new();
     if let Some(selection) = chosen.selection_set() {
@@ -144,6 +145,8 @@ struct Reading<'a> {
     variables: Variables,
     fragments: BTreeMap<String, cst::FragmentDefinition>,
     selections: usize,
+    /// The fragments that are being read, the outermost first.
+    open: Vec<String>,
 }
 
 impl Reading<'_> {
@@ -159,54 +162,60 @@ impl Reading<'_> {
         }
         let deeper = depth.saturating_add(1);
         for one in selection.selections() {
-            // Spreads count too: fragments that name each other would never end.
+            // Spreads count too: fragments that spread others twice grow without bounds.
             self.selections = self.selections.saturating_add(1);
             if self.selections > limits::FIELDS_MAX {
                 return Err(Invalid::validation(
                     "The operation asks for too many fields.",
                 ));
             }
-            let condition = match &one {
+            match &one {
                 Selection::Field(field) => {
                     if self.is_wanted(field.directives())? {
                         let asked = self.field(parent, field, deeper)?;
                         merge(into, asked)?;
                     }
-                    continue;
                 }
                 Selection::FragmentSpread(spread) => {
-                    if !self.is_wanted(spread.directives())? {
-                        continue;
+                    if self.is_wanted(spread.directives())? {
+                        self.spread(parent, spread, into, deeper)?;
                     }
-                    let name = spread.fragment_name().and_then(|name| name.name());
-                    let name = name.map(|name| name.text().to_string()).unwrap_or_default();
-                    let fragment = self.fragments.get(&name).cloned();
-                    let unknown = || Invalid::validation(format!("Unknown fragment \"{name}\"."));
-                    let fragment = fragment.ok_or_else(unknown)?;
-                    (fragment.type_condition(), fragment.selection_set())
                 }
                 Selection::InlineFragment(inline) => {
-                    if !self.is_wanted(inline.directives())? {
-                        continue;
+                    if self.is_wanted(inline.directives())? {
+                        fits(parent, inline.type_condition())?;
+                        if let Some(selection) = inline.selection_set() {
+                            self.select(parent, &selection, into, deeper)?;
+                        }
                     }
-                    (inline.type_condition(), inline.selection_set())
                 }
-            };
-            let named = condition
-                .0
-                .and_then(|on| on.named_type())
-                .and_then(|named| named.name());
-            if let Some(named) = named.filter(|named| named.text().as_str() != parent) {
-                let text = format!(
-                    "Fragment cannot be spread here as objects of type \"{parent}\" can never be of type \"{}\".",
-                    named.text()
-                );
-                return Err(Invalid::validation(text));
-            }
-            if let Some(selection) = condition.1 {
-                self.select(parent, &selection, into, deeper)?;
             }
         }
+        Ok(())
+    }
+
+    fn spread(
+        &mut self,
+        parent: &str,
+        spread: &cst::FragmentSpread,
+        into: &mut Vec<Asked>,
+        depth: usize,
+    ) -> Result<(), Invalid> {
+        let name = spread.fragment_name().and_then(|name| name.name());
+        let name = name.map(|name| name.text().to_string()).unwrap_or_default();
+        let Some(fragment) = self.fragments.get(&name).cloned() else {
+            return Err(Invalid::validation(format!("Unknown fragment \"{name}\".")));
+        };
+        if self.open.contains(&name) {
+            let text = format!("Cannot spread fragment \"{name}\" within itself.");
+            return Err(Invalid::validation(text));
+        }
+        fits(parent, fragment.type_condition())?;
+        self.open.push(name);
+        if let Some(selection) = fragment.selection_set() {
+            self.select(parent, &selection, into, depth)?;
+        }
+        self.open.pop();
         Ok(())
     }
 
@@ -338,6 +347,20 @@ impl Reading<'_> {
             wanted &= condition == includes;
         }
         Ok(wanted)
+    }
+}
+
+/// Whether a fragment is about the type at hand; there are no types in common.
+fn fits(parent: &str, condition: Option<cst::TypeCondition>) -> Result<(), Invalid> {
+    let named = condition
+        .and_then(|on| on.named_type())
+        .and_then(|named| named.name());
+    match named.filter(|named| named.text().as_str() != parent) {
+        None => Ok(()),
+        Some(named) => Err(Invalid::validation(format!(
+            "Fragment cannot be spread here as objects of type \"{parent}\" can never be of type \"{}\".",
+            named.text()
+        ))),
     }
 }
 
