@@ -3,6 +3,8 @@
 
 SHELL := /bin/bash
 export PATH := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+# Last: clients such as psql, where Homebrew and Debian put those of a server that is not linked.
+export PATH := $(PATH):/opt/homebrew/opt/postgresql@15/bin:/usr/local/opt/postgresql@15/bin:/usr/lib/postgresql/15/bin
 # The replay and the tests also look for PostgreSQL servers here; scripts/setup fills it.
 export HOLDFAST_POSTGRES_DIRS := $(CURDIR)/.postgres$(if $(HOLDFAST_POSTGRES_DIRS),:$(HOLDFAST_POSTGRES_DIRS))
 

@@ -45,6 +45,34 @@ impl Machine {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Adds a program in the place of one of those in `KEPT`.
+    fn replace(&self, name: &str, more: &str) {
+        fs::remove_file(self.path("bin").join(name)).unwrap();
+        self.program(name, more);
+    }
+
+    /// Adds everything that `make check` needs, but for the programs in `without`.
+    fn complete(&self, without: &[&str]) {
+        for (name, more) in [
+            ("cc", ""),
+            ("curl", ""),
+            ("psql", ""),
+            ("cargo-nextest", ""),
+            ("rustup", "echo 1.95.0-x86_64-unknown-linux-gnu"),
+        ] {
+            if !without.contains(&name) {
+                self.program(name, more);
+            }
+        }
+        for major in ["15", "18"] {
+            let bin = self.path("postgresql").join(major).join("bin");
+            fs::create_dir_all(&bin).unwrap();
+            for name in ["postgres", "initdb"] {
+                symlink(self.path("bin/bash"), bin.join(name)).unwrap();
+            }
+        }
+    }
+
     fn calls(&self) -> String {
         fs::read_to_string(self.path("calls")).unwrap_or_default()
     }
@@ -142,25 +170,117 @@ fn an_unknown_argument_is_refused() {
 }
 
 #[test]
+fn when_everything_is_there_nothing_is_said_or_done() {
+    let machine = Machine::new();
+    machine.complete(&[]);
+    let output = machine.setup(&[]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(text(&output), "");
+    let said = text(&machine.setup(&["--check"]));
+    assert!(said.contains("everything is installed"), "{said}");
+    let calls = machine.calls();
+    assert!(
+        calls.lines().all(|call| call == "rustup toolchain list"),
+        "{calls}"
+    );
+}
+
+/// An `apt-get install` that brings curl, and a `sudo` that does what it is told.
+fn with_apt(machine: &Machine) {
+    let curl = machine.path("bin/curl");
+    let brings = format!(
+        "case $1 in install) printf '#!/bin/bash\\n' >'{0}'; chmod +x '{0}' ;; esac",
+        curl.display()
+    );
+    machine.program("apt-get", &brings);
+    machine.program("sudo", "exec \"$@\"");
+}
+
+#[test]
+fn what_is_missing_is_listed_first_and_then_installed_once() {
+    let machine = Machine::new();
+    machine.complete(&["curl"]);
+    with_apt(&machine);
+    let output = machine.setup(&[]);
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    let (listed, done) = (text.find("to be installed:"), text.find("setup: done"));
+    assert!(listed.is_some() && listed < done, "{text}");
+    let install = "apt-get install -y -qq --no-install-recommends curl";
+    assert!(machine.calls().contains(install), "{}", machine.calls());
+    let installed = machine.calls().matches("apt-get").count();
+    assert!(machine.setup(&[]).status.success());
+    assert_eq!(machine.calls().matches("apt-get").count(), installed);
+}
+
+#[test]
+fn an_installation_that_changes_nothing_is_a_failure() {
+    let machine = Machine::new();
+    machine.complete(&["curl"]);
+    machine.program("apt-get", "");
+    machine.program("sudo", "exec \"$@\"");
+    let output = machine.setup(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = text(&output);
+    assert!(
+        text.contains("still missing") && text.contains("curl"),
+        "{text}"
+    );
+}
+
+#[test]
+fn on_a_mac_homebrew_brings_the_servers() {
+    let machine = Machine::new();
+    machine.complete(&[]);
+    fs::remove_dir_all(machine.path("postgresql")).unwrap();
+    machine.replace("uname", "echo Darwin");
+    machine.program("xcode-select", "");
+    let output = machine.setup(&["--dry-run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output).contains("Homebrew is missing"),
+        "{}",
+        text(&output)
+    );
+    machine.program("brew", "");
+    let output = machine.setup(&["--dry-run"]);
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    for wanted in ["postgresql@15", "postgresql@18"] {
+        assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
+    }
+    assert!(!text.contains(" apt "), "{text}");
+    assert!(!machine.calls().contains("brew"), "{}", machine.calls());
+    machine.replace("xcode-select", "exit 2");
+    let output = machine.setup(&["--dry-run"]);
+    assert!(self::text(&output).contains("xcode-select --install"));
+}
+
+#[test]
+fn an_unknown_system_is_told_what_to_install_by_hand() {
+    let machine = Machine::new();
+    machine.replace("uname", "echo Plan9");
+    let output = machine.setup(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = text(&output);
+    assert!(
+        text.contains("by hand") && text.contains("libclang"),
+        "{text}"
+    );
+    // A Linux without apt-get as well.
+    let machine = Machine::new();
+    let output = machine.setup(&["--dry-run"]);
+    assert!(self::text(&output).contains("apt-get, which is missing"));
+}
+
+#[test]
 fn an_archive_with_another_digest_is_not_unpacked() {
     let machine = Machine::new();
     // Everything is there but the newer server, and npm brings something else.
-    for (name, more) in [
-        ("cc", ""),
-        ("curl", ""),
-        ("psql", ""),
-        ("cargo-nextest", ""),
-        ("rustup", "echo 1.95.0-x86_64-unknown-linux-gnu"),
-        ("apt-get", ""),
-        ("npm", "echo forged >forged.tgz"),
-    ] {
-        machine.program(name, more);
-    }
-    let bin = machine.path("postgresql/15/bin");
-    fs::create_dir_all(&bin).unwrap();
-    for name in ["postgres", "initdb"] {
-        symlink(machine.path("bin/cc"), bin.join(name)).unwrap();
-    }
+    machine.complete(&[]);
+    fs::remove_dir_all(machine.path("postgresql/18")).unwrap();
+    machine.program("apt-get", "");
+    machine.program("npm", "echo forged >forged.tgz");
     let output = machine.setup(&[]);
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
