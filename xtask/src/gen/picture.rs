@@ -40,7 +40,7 @@ struct Act {
 }
 
 fn draw(replay: &Replay) -> Result<String> {
-    let rows = u32::try_from(replay.acts.len()).context("count the acts")?;
+    let rows = u32::try_from(replay.acts.len().max(1)).context("count the acts")?;
     let height = TOP + LINE * (rows + 1) + MARGIN;
     let mut svg = String::new();
     writeln!(
@@ -55,6 +55,12 @@ fn draw(replay: &Replay) -> Result<String> {
     )?;
     let command = format!("$ holdfast replay {}", replay.replay);
     text(&mut svg, &left("command", MARGIN), 34, "prompt", &command)?;
+    if replay.acts.is_empty() {
+        // A table without rows would look like a result.
+        text(&mut svg, &left("", MARGIN), TOP, "head", NOT_PLAYED)?;
+        svg.push_str("</svg>\n");
+        return Ok(svg);
+    }
     for column in COLUMNS {
         text(&mut svg, &column, TOP, "head", column.title)?;
     }
@@ -66,7 +72,12 @@ fn draw(replay: &Replay) -> Result<String> {
 }
 
 fn row(svg: &mut String, y: u32, act: &Act) -> Result<()> {
-    let state = if act.lost == 0 { "kept" } else { "lost" };
+    let state = match (act.acknowledged, act.lost) {
+        // Where nothing was booked, nothing was shown to be kept.
+        (0, 0) => "cell",
+        (_, 0) => "kept",
+        (_, _) => "lost",
+    };
     let cells = [
         (act.act.clone(), "cell"),
         (act.acknowledged.to_string(), "cell"),
@@ -103,6 +114,9 @@ fn text(svg: &mut String, column: &Column, y: u32, class: &str, value: &str) -> 
 
 /// What a screen reader says.
 fn label(replay: &Replay) -> String {
+    if replay.acts.is_empty() {
+        return format!("Replay {}: {NOT_PLAYED}", replay.replay);
+    }
     let acts: Vec<String> = replay
         .acts
         .iter()
@@ -153,6 +167,7 @@ const COLUMNS: [Column; 7] = [
     left("stopped by", 675),
 ];
 
+const NOT_PLAYED: &str = "not played yet: there is no result to show";
 const SOURCE: &str = "docs/img/replay-pocketos.json";
 const WIDTH: u32 = 1120;
 const MARGIN: u32 = 24;
@@ -190,6 +205,24 @@ mod tests {
             assert!(svg.contains(part), "{part}");
         }
         assert!(svg.contains("unprotected: 0 of 1204 bookings present"));
+    }
+
+    #[test]
+    fn what_was_not_played_does_not_look_like_a_result() {
+        let draw = |json: &str| {
+            of_replay(&planted(&[(SOURCE, json)]))
+                .unwrap()
+                .unwrap()
+                .text
+        };
+        let svg = draw(r#"{"replay":"pocketos","acts":[]}"#);
+        assert!(
+            svg.contains(NOT_PLAYED) && !svg.contains("acknowledged"),
+            "{svg}"
+        );
+        let nothing =
+            r#"{"replay":"pocketos","acts":[{"act":"all","acknowledged":0,"present":0,"lost":0}]}"#;
+        assert!(!draw(nothing).contains("class=\"kept\""));
     }
 
     #[test]
