@@ -6,13 +6,25 @@
 //! transaction, what was changed; the answer is judged, and what is not permitted is rolled back.
 
 mod dial;
+mod evidence;
+mod known;
+mod login;
+mod measured;
+mod outside;
+mod own;
+mod session;
+mod source;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_core::{Code, Coded, LeaseId, Secret, SourceName, Timestamp};
+use holdfast_wire::pg::backend::{ErrorFields, write_error};
+use holdfast_wire::pg::startup::write_cancel;
 use holdfast_wire::pg::url::ConnectionUrl;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +32,9 @@ use tokio_util::task::TaskTracker;
 use crate::decide::Gatekeeper;
 use crate::lease::role::{self, LeaseRole, RoleError};
 use crate::lease::{Lease, LeaseMode, Leases, PgLease};
-use crate::limits::{PG_CLOSE_WAITS_MAX, PG_SESSIONS_MAX};
+use crate::limits::{PG_CLOSE_WAITS_MAX, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX};
+use known::Verdicts;
+use source::Source;
 
 /// A source that the door leads to.
 #[derive(Clone, Debug)]
@@ -82,7 +96,20 @@ pub struct PgDoor {
 struct Door {
     gatekeeper: Gatekeeper,
     leases: Leases,
-    sources: Vec<PgDoorSource>,
+    sources: Vec<Arc<Source>>,
+    verdicts: Verdicts,
+    /// What an open transaction is asked.
+    question: String,
+    /// Under which key a session can be cancelled, and the server's own key for it.
+    keys: Mutex<HashMap<(u32, [u8; 4]), Cancel>>,
+}
+
+/// How a running statement is ended.
+#[derive(Clone)]
+struct Cancel {
+    source: Arc<Source>,
+    process: u32,
+    secret: Vec<u8>,
 }
 
 impl PgDoor {
@@ -104,7 +131,15 @@ impl PgDoor {
         let door = Door {
             gatekeeper,
             leases,
-            sources: config.sources,
+            sources: config
+                .sources
+                .into_iter()
+                .map(Source::new)
+                .map(Arc::new)
+                .collect(),
+            verdicts: Verdicts::default(),
+            question: evidence::question(),
+            keys: Mutex::default(),
         };
         Ok(Self {
             listener,
@@ -144,7 +179,7 @@ impl PgDoor {
             };
             let (door, stop) = (Arc::clone(&self.door), stop.clone());
             tasks.spawn(async move {
-                drop((door, stream, stop));
+                door.serve(stream, stop).await;
                 drop(place);
             });
         }
@@ -152,6 +187,73 @@ impl PgDoor {
         // A session ends by itself when `stop` is cancelled.
         let _ = tokio::time::timeout(PG_CLOSE_WAITS_MAX, tasks.wait()).await;
     }
+}
+
+impl Door {
+    /// Serves one connection to its end.
+    async fn serve(self: &Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let logging_in = tokio::time::timeout(PG_LOGIN_WAITS_MAX, login::log_in(self, stream));
+        let logged_in = tokio::select! {
+            () = stop.cancelled() => return,
+            logged_in = logging_in => logged_in,
+        };
+        let Ok(Ok(session)) = logged_in else { return };
+        let key = session.key;
+        let (process, secret) = session.server_key.clone();
+        let cancel = Cancel {
+            source: Arc::clone(&session.source),
+            process,
+            secret,
+        };
+        self.keys().insert(key, cancel);
+        session::serve(Arc::clone(self), session, stop).await;
+        self.keys().remove(&key);
+    }
+
+    fn source(&self, name: &SourceName) -> Option<Arc<Source>> {
+        self.sources
+            .iter()
+            .find(|source| source.name == *name)
+            .cloned()
+    }
+
+    /// Ends what a session is doing, if the secret is its own; says nothing either way.
+    async fn cancel(&self, process: u32, secret: &[u8]) {
+        let Ok(secret) = <[u8; 4]>::try_from(secret) else {
+            return;
+        };
+        let found = self.keys().get(&(process, secret)).cloned();
+        let Some(cancel) = found else { return };
+        let Ok(mut stream) = dial::dial(&cancel.source.url).await else {
+            return;
+        };
+        let mut out = Vec::new();
+        write_cancel(cancel.process, &cancel.secret, &mut out);
+        if stream.write_all(&out).await.is_ok() {
+            // The server closes once it has done so; until then the client waits, so that a late
+            // cancel cannot hit its next statement.
+            let mut nothing = [0_u8; 16];
+            while matches!(stream.read(&mut nothing).await, Ok(count) if count > 0) {}
+        }
+    }
+
+    fn keys(&self) -> std::sync::MutexGuard<'_, HashMap<(u32, [u8; 4]), Cancel>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes an error of the door's own.
+fn refuse(out: &mut Vec<u8>, is_fatal: bool, (code, message, hint): (Code, &str, &str)) {
+    let fields = ErrorFields {
+        is_fatal,
+        code: code.as_str(),
+        message,
+        hint,
+    };
+    write_error(fields, out);
 }
 
 /// Returns the connection URL that an agent is given, or `None` when the lease leads to no database.

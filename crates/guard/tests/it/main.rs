@@ -2,3 +2,4 @@
 
 mod decide;
 mod http_door;
+mod pg_door;

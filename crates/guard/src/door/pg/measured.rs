@@ -1,0 +1,338 @@
+//! From what a transaction said and what others see: effects, evidence and rows.
+
+use std::collections::{BTreeMap, HashMap};
+
+use holdfast_core::{Effect, Effects, Evidence, Impact, Resource, RowCount, SourceName};
+use holdfast_judge::sql::{Statement, StatementKind};
+
+use super::evidence::{Change, FIRST_USER_OID, Locked, Rows, Said, catalog};
+use super::outside::Outside;
+use crate::limits::PG_OBJECTS_NAMED_MAX;
+
+/// What the statements of a transaction openly say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Open {
+    /// Effects that measuring does not replace.
+    pub effects: Effects,
+    /// It says that it changes or removes all rows.
+    pub masses: Vec<Impact>,
+    /// Something else than reading was in it.
+    pub writes: bool,
+    /// Something that writes does more than add.
+    pub beyond_adding: bool,
+    /// A statement that changes structure is among them.
+    pub changes_structure: bool,
+}
+
+impl Open {
+    /// Adds a statement that is about to run.
+    pub(super) fn add(&mut self, statement: &Statement) {
+        let rows_tell = counted(statement.kind);
+        for impact in statement.effects.impacts() {
+            match impact.effect {
+                Effect::Read => {}
+                Effect::Write if rows_tell || statement.additive => {}
+                Effect::Destroy if rows_tell => self.masses.push(impact.clone()),
+                _ => self.effects.push(impact.clone()),
+            }
+        }
+        if statement.openly_reads || statement.control.is_some() {
+            return;
+        }
+        self.writes = true;
+        self.beyond_adding |= !statement.additive && !rows_tell;
+        self.changes_structure |= !rows_tell;
+    }
+
+    /// Adds a statement whose text the door does not know.
+    pub(super) fn add_unknown(&mut self) {
+        self.writes = true;
+    }
+}
+
+/// The counters of rows tell what such a statement did.
+fn counted(kind: StatementKind) -> bool {
+    matches!(
+        kind,
+        StatementKind::Call
+            | StatementKind::Copy
+            | StatementKind::Cursor
+            | StatementKind::Delete
+            | StatementKind::Do
+            | StatementKind::Execute
+            | StatementKind::Explain
+            | StatementKind::Insert
+            | StatementKind::Merge
+            | StatementKind::Prepare
+            | StatementKind::Select
+            | StatementKind::Update
+    )
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Measured {
+    pub effects: Effects,
+    pub evidence: Evidence,
+    /// Rows inserted, changed and removed.
+    pub rows: u64,
+    /// Rows changed and removed.
+    pub lost: u64,
+    pub additive: bool,
+}
+
+/// The relations that have to be looked up outside.
+pub(super) fn wanted(said: &Said) -> Vec<u32> {
+    let mut oids: Vec<u32> = said
+        .locks
+        .iter()
+        .map(|lock| lock.oid)
+        .filter(|oid| *oid >= FIRST_USER_OID)
+        .collect();
+    oids.sort_unstable();
+    oids.dedup();
+    oids
+}
+
+/// Concludes what was done.
+pub(super) fn conclude(
+    said: &Said,
+    outside: &HashMap<u32, Outside>,
+    open: &Open,
+    source: &SourceName,
+) -> Measured {
+    let mut conclusion = Conclusion {
+        said,
+        outside,
+        source,
+        measured: Measured::default(),
+        destroyed: 0,
+    };
+    conclusion.relations();
+    conclusion.rows();
+    conclusion.catalogs(open);
+    let mut measured = conclusion.measured;
+    if measured.lost > 0 {
+        for impact in &open.masses {
+            measured.effects.push(sourced(impact, source));
+        }
+    }
+    for impact in open.effects.impacts() {
+        measured.effects.push(sourced(impact, source));
+    }
+    if !said.counts {
+        let because = "the counters of rows are off, so it cannot be measured";
+        measured.effects.push(Impact::new(Effect::Unknown, because));
+    }
+    measured.additive = open.writes && !open.beyond_adding && measured.lost == 0;
+    bound(&mut measured.evidence);
+    measured
+}
+
+/// Says of every thing in an impact whose it is.
+pub(super) fn sourced(impact: &Impact, source: &SourceName) -> Impact {
+    let mut impact = impact.clone();
+    for resource in &mut impact.resources {
+        resource.source.get_or_insert_with(|| source.clone());
+    }
+    if impact.resources.is_empty() {
+        let whole = Resource::new("pg:source", source.as_str()).of(source.clone());
+        impact.resources.push(whole);
+    }
+    impact
+}
+
+struct Conclusion<'a> {
+    said: &'a Said,
+    outside: &'a HashMap<u32, Outside>,
+    source: &'a SourceName,
+    measured: Measured,
+    destroyed: usize,
+}
+
+impl Conclusion<'_> {
+    /// What is gone, got another file or leads elsewhere.
+    fn relations(&mut self) {
+        let mut by_oid: BTreeMap<u32, Vec<&Locked>> = BTreeMap::new();
+        for lock in &self.said.locks {
+            by_oid.entry(lock.oid).or_default().push(lock);
+        }
+        for (oid, locks) in by_oid {
+            let Some(outside) = self.outside.get(&oid).filter(|one| !one.temporary) else {
+                continue;
+            };
+            let Some(lock) = locks.first() else { continue };
+            let kept_table = outside.table.is_none_or(|table| {
+                !self
+                    .said
+                    .locks
+                    .iter()
+                    .any(|l| l.oid == table && l.kind.is_none())
+            });
+            match (lock.kind, outside.kind) {
+                (_, b't') => {}
+                (None, b'i' | b'I') if !kept_table => {}
+                (None, _) => self.destroys(outside, "is dropped", "dropped"),
+                (Some(_), b'f') => {
+                    let because = format!(
+                        "what happens behind the foreign table {} cannot be measured",
+                        outside.name
+                    );
+                    self.push(Effect::Unknown, because, outside, None);
+                    self.measured
+                        .evidence
+                        .push(format!("foreign table {}", outside.name), "written to");
+                }
+                (Some(_), b'r' | b'p') if lock.file != outside.file => {
+                    self.destroys(
+                        outside,
+                        "gets new contents (TRUNCATE or a rewrite)",
+                        "contents replaced",
+                    );
+                }
+                (Some(_), b'S') if lock.file != outside.file => {
+                    let because = format!("the sequence {} is restarted", outside.name);
+                    self.push(Effect::Interrupt, because, outside, None);
+                }
+                (Some(_), _) => {}
+            }
+        }
+    }
+
+    fn destroys(&mut self, outside: &Outside, what: &str, fact: &str) {
+        self.destroyed = self.destroyed.saturating_add(1);
+        let rows = outside.rows.filter(|rows| *rows > 0);
+        let about = rows.map_or_else(String::new, |rows| format!(", with about {rows} rows"));
+        let because = format!("{} {} {what}{about}", kind_word(outside.kind), outside.name);
+        self.push(Effect::Destroy, because, outside, rows);
+        self.measured.evidence.push(
+            format!("{} {}", kind_word(outside.kind), outside.name),
+            fact,
+        );
+    }
+
+    fn push(&mut self, effect: Effect, because: String, outside: &Outside, rows: Option<u64>) {
+        let kind = format!("pg:{}", kind_word(outside.kind).replace(' ', "-"));
+        let resource = Resource::new(kind, outside.name.clone()).of(self.source.clone());
+        let mut impact = Impact::new(effect, because).on(resource);
+        impact.rows = rows.map(RowCount);
+        self.measured.effects.push(impact);
+    }
+
+    /// Rows of tables that others see; a new table or a temporary one loses nobody anything.
+    fn rows(&mut self) {
+        let mut rows: Vec<(u32, Rows)> = self.said.rows.clone();
+        rows.sort_unstable_by_key(|(oid, _)| *oid);
+        for (oid, rows) in rows {
+            let Some(outside) = self.outside.get(&oid).filter(|one| !one.temporary) else {
+                continue;
+            };
+            if !matches!(outside.kind, b'r' | b'p' | b'm') {
+                continue;
+            }
+            let lost = rows.changed.saturating_add(rows.removed);
+            let all = rows.inserted.saturating_add(lost);
+            self.measured.rows = self.measured.rows.saturating_add(all);
+            self.measured.lost = self.measured.lost.saturating_add(lost);
+            let because = format!(
+                "{} of {}: {} inserted, {} changed, {} removed",
+                count(all),
+                outside.name,
+                rows.inserted,
+                rows.changed,
+                rows.removed
+            );
+            self.push(Effect::Write, because, outside, Some(all));
+            let facts = [
+                ("inserted in", rows.inserted),
+                ("changed in", rows.changed),
+                ("removed from", rows.removed),
+            ];
+            for (what, number) in facts.into_iter().filter(|(_, number)| *number > 0) {
+                let fact = format!("rows {what} {}", outside.name);
+                self.measured.evidence.push(fact, number.to_string());
+            }
+        }
+    }
+
+    /// What changed in the catalogs; what the statements do not openly say is unknown.
+    fn catalogs(&mut self, open: &Open) {
+        let mut changed: Vec<(&'static str, Change, Rows)> = self
+            .said
+            .rows
+            .iter()
+            .filter_map(|(oid, rows)| catalog(*oid).map(|(name, change)| (name, change, *rows)))
+            .collect();
+        changed.sort_unstable_by_key(|(name, ..)| *name);
+        for (name, _, rows) in &changed {
+            let value = format!("{}/{}/{}", rows.inserted, rows.changed, rows.removed);
+            self.measured
+                .evidence
+                .push(format!("rows inserted/changed/removed in {name}"), value);
+        }
+        let adds = open.changes_structure && !open.beyond_adding;
+        for (name, change, rows) in changed {
+            let only_new = rows.removed == 0;
+            let explained = !open.effects.impacts().is_empty() || self.destroyed > 0;
+            let (effect, because) = match change {
+                Change::LargeObjects => (Effect::Destroy, "large objects are written or removed"),
+                Change::Outside => (Effect::Escape, "a way to another server is made or changed"),
+                Change::Rights => (Effect::Escalate, "roles, rights or settings change"),
+                Change::Structure if adds && only_new => (Effect::Write, "structure is added"),
+                Change::Guard if adds && only_new && rows.changed == 0 => {
+                    (Effect::Write, "structure is added")
+                }
+                Change::Code if adds && only_new && rows.changed == 0 => {
+                    (Effect::Write, "structure is added")
+                }
+                Change::Structure | Change::Code | Change::Guard if explained => continue,
+                Change::Guard => (
+                    Effect::Unknown,
+                    "a trigger, rule, policy or publication changes, and no statement says so",
+                ),
+                Change::Code => (
+                    Effect::Unknown,
+                    "code in the database changes, and no statement says so",
+                ),
+                Change::Structure => (
+                    Effect::Unknown,
+                    "structure changes, and no statement says so",
+                ),
+            };
+            let resource = Resource::new("pg:catalog", name).of(self.source.clone());
+            let impact = Impact::new(effect, format!("{because} ({name})")).on(resource);
+            self.measured.effects.push(impact);
+        }
+    }
+}
+
+fn kind_word(kind: u8) -> &'static str {
+    match kind {
+        b'r' | b'p' => "table",
+        b'i' | b'I' => "index",
+        b'S' => "sequence",
+        b'v' => "view",
+        b'm' => "materialized view",
+        b'f' => "foreign table",
+        b'c' => "type",
+        _ => "relation",
+    }
+}
+
+fn count(rows: u64) -> String {
+    match rows {
+        1 => "1 row".to_owned(),
+        rows => format!("{rows} rows"),
+    }
+}
+
+/// A schema may have thousands of tables; what an approver reads and the ledger keeps is bounded.
+fn bound(evidence: &mut Evidence) {
+    let more = evidence.items.len().saturating_sub(PG_OBJECTS_NAMED_MAX);
+    if more > 0 {
+        // What is left out still binds the approval.
+        let whole = evidence.digest().to_string();
+        evidence.items.truncate(PG_OBJECTS_NAMED_MAX);
+        evidence.push("further facts", format!("{more}, digest of all {whole}"));
+    }
+}

@@ -1,0 +1,375 @@
+//! The gate before a `COMMIT`: what was done is asked, judged and only then let through.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use holdfast_core::{
+    Action, ActionId, Code, Digest, DigestBuilder, DoorKind, Effect, Effects, Evidence, Permit,
+    RowCount,
+};
+use holdfast_judge::policy::Facts;
+use tokio::task::JoinHandle;
+
+use super::super::evidence::{self, Said};
+use super::super::measured::{self, Measured, sourced};
+use super::super::own;
+use super::Session;
+use super::plan::{Item, Ran};
+use super::replies::Expected;
+use super::steps::Phase;
+use crate::clock;
+use crate::decide::{Asked, Decision, Gatekeeper, Outcome, Refusal};
+use crate::lease::{Lease, Leases};
+use crate::limits::PG_EVIDENCE_WAITS_MAX;
+
+/// What follows a permit.
+pub(super) enum Then {
+    /// The client's own `COMMIT` is sent.
+    Client {
+        bytes: BytesMut,
+        expected: Vec<Expected>,
+        is_simple: bool,
+    },
+    /// A `COMMIT` of ours is sent.
+    Own { is_simple: bool },
+    /// The statement that had to be decided may run.
+    Statement { effects: Vec<Effect> },
+}
+
+/// What came out.
+pub(super) enum Decided {
+    /// Nothing that needs a permit.
+    Free,
+    Permitted(Box<Permit>),
+    Refused(Refusal),
+}
+
+impl Decided {
+    /// Waits for a decision that is being made.
+    pub(super) async fn of(deciding: &mut Option<JoinHandle<Self>>) -> Self {
+        match deciding {
+            Some(deciding) => deciding
+                .await
+                .unwrap_or_else(|_| Self::Refused(no_decision())),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Everything that a decision needs, apart from the session.
+struct Question {
+    gatekeeper: Gatekeeper,
+    leases: Leases,
+    lease: Lease,
+    source: Arc<super::super::source::Source>,
+    database: String,
+    digest: Digest,
+    summary: String,
+}
+
+impl Session {
+    /// Asks the transaction what it did.
+    pub(super) fn gate(&mut self, then: Then) {
+        self.captured.clear();
+        // What was deferred to the COMMIT happens now, so that it is counted.
+        self.own("SET CONSTRAINTS ALL IMMEDIATE");
+        self.own(&self.door.question.clone());
+        self.own_sync();
+        self.phase = Phase::Gate(then);
+    }
+
+    /// The transaction has answered.
+    pub(super) fn measured(&mut self, then: Then) {
+        if let Then::Own { is_simple } = &then {
+            // Whatever comes of it, the client's request ends with one `ReadyForQuery`.
+            self.todo.push_front(Item::End {
+                is_simple: *is_simple,
+            });
+        }
+        if let Some(error) = self.own_error.take() {
+            // A deferred constraint, or a timeout of the client's: nothing is committed.
+            self.held.clear();
+            self.relay(&error);
+            self.has_failed = true;
+            self.skip_client();
+            self.roll_back();
+            self.phase = Phase::Rolling;
+            return;
+        }
+        let rows = std::mem::take(&mut self.captured);
+        let said = evidence::read(&rows);
+        let refusal = match &said {
+            None => Some(unmeasured("the server's answer is not understood")),
+            Some(said) if said.holdable_cursors > 0 => {
+                Some(unmeasured("a cursor WITH HOLD would run inside the COMMIT"))
+            }
+            Some(_) => None,
+        };
+        let (Some(said), None) = (said, refusal.clone()) else {
+            let refusal = refusal.unwrap_or_else(no_decision);
+            self.roll_back();
+            self.phase = Phase::Refusing(refusal);
+            return;
+        };
+        let Some(open) = self.transaction.as_ref() else {
+            self.phase = Phase::Refusing(no_decision());
+            return;
+        };
+        let question = self.question(open.digest, open.summary.clone().unwrap_or_default());
+        let (statements, approved) = (open.open.clone(), open.approved.clone());
+        self.deciding = Some(tokio::spawn(async move {
+            let asking = question.measure(said, statements, approved);
+            match tokio::time::timeout(PG_EVIDENCE_WAITS_MAX, asking).await {
+                Ok(decided) => decided,
+                Err(_) => Decided::Refused(unmeasured("the question took too long")),
+            }
+        }));
+        self.phase = Phase::Deciding(then);
+    }
+
+    /// Asks whether a statement may start.
+    pub(super) fn decide_before(&mut self, ran: &Ran) {
+        let open = self.transaction.as_ref().map(|open| open.digest);
+        let digest = DigestBuilder::new("holdfast pg statement before it starts 1")
+            .field(self.source.name.as_str().as_bytes())
+            .field(self.database.as_bytes())
+            .field(&open.unwrap_or(Digest([0; 32])).0)
+            .field(&ran.digest.0)
+            .finish();
+        let question = self.question(digest, ran.summary());
+        let mut effects = Effects::none();
+        for statement in ran.statements() {
+            for impact in statement.effects.impacts() {
+                effects.push(sourced(impact, &self.source.name));
+            }
+            let alone =
+                statement.needs_no_block && statement.effects.worst() <= Some(Effect::Write);
+            if alone {
+                let because = "it runs outside transactions, so what it does cannot be measured before it is done";
+                let impact = holdfast_core::Impact::new(Effect::Interrupt, because);
+                effects.push(sourced(&impact, &self.source.name));
+            }
+        }
+        let then = Then::Statement {
+            effects: effects.kinds(),
+        };
+        self.deciding = Some(tokio::spawn(async move {
+            let measured = Measured {
+                effects,
+                ..Measured::default()
+            };
+            question.decide(measured).await
+        }));
+        self.phase = Phase::Deciding(then);
+    }
+
+    /// Asks whether something may be read; answers why not.
+    pub(super) fn may_read(&mut self, ran: &Ran, reads: Effects) -> Option<Refusal> {
+        let question = self.question(ran.digest, ran.summary());
+        let asked = match question.asked(reads.clone(), Evidence::default(), 0, false) {
+            Ok(asked) => asked,
+            Err(refusal) => return Some(refusal),
+        };
+        match self.door.gatekeeper.decide(asked) {
+            Decision::Forward(_) => {
+                if self.reads_allowed.len() >= LIMIT_READS_ALLOWED {
+                    self.reads_allowed.clear();
+                }
+                self.reads_allowed.push(reads);
+                None
+            }
+            Decision::Refused(refusal) => Some(refusal),
+        }
+    }
+
+    /// A decision was made.
+    pub(super) fn decided(&mut self, decided: Decided) {
+        let Phase::Deciding(then) = std::mem::replace(&mut self.phase, Phase::Ready) else {
+            return;
+        };
+        match (decided, then) {
+            (Decided::Refused(refusal), Then::Statement { .. }) => self.refuse_step(refusal),
+            (Decided::Refused(refusal), _) => {
+                self.roll_back();
+                self.phase = Phase::Refusing(refusal);
+            }
+            (Decided::Permitted(permit), Then::Statement { effects }) => {
+                self.approved(*permit, &effects);
+            }
+            (Decided::Free, Then::Statement { .. }) => {}
+            (decided, then) => {
+                let permit = match decided {
+                    Decided::Permitted(permit) => Some(permit),
+                    Decided::Free | Decided::Refused(_) => None,
+                };
+                self.commit(permit, then);
+            }
+        }
+    }
+
+    fn commit(&mut self, permit: Option<Box<Permit>>, then: Then) {
+        // The permits of statements that were decided before they started end with it.
+        let early = self
+            .transaction
+            .as_mut()
+            .map(|open| std::mem::take(&mut open.permits));
+        for permit in early.into_iter().flatten() {
+            self.record(
+                permit,
+                Outcome::Done,
+                "it ran, and its transaction was let through",
+            );
+        }
+        self.transaction = None;
+        match then {
+            Then::Own { .. } => {
+                self.own("COMMIT");
+                self.own_sync();
+                self.phase = Phase::Committing { permit };
+            }
+            Then::Client {
+                bytes,
+                expected,
+                is_simple,
+            } => {
+                self.send(&bytes, expected);
+                if !is_simple {
+                    own::write_flush(&mut self.to_server);
+                }
+                self.phase = Phase::Committing { permit };
+            }
+            Then::Statement { .. } => {}
+        }
+    }
+
+    fn question(&self, digest: Digest, summary: String) -> Question {
+        Question {
+            gatekeeper: self.door.gatekeeper.clone(),
+            leases: self.door.leases.clone(),
+            lease: self.lease.clone(),
+            source: Arc::clone(&self.source),
+            database: self.database.clone(),
+            digest,
+            summary,
+        }
+    }
+}
+
+/// Different sets of things read that the policy need not be asked about again.
+const LIMIT_READS_ALLOWED: usize = 64;
+
+impl Question {
+    async fn measure(self, said: Said, open: measured::Open, approved: Vec<Effect>) -> Decided {
+        let wanted = measured::wanted(&said);
+        let outside = match self.source.control.look(&self.database, &wanted).await {
+            Ok(outside) => outside,
+            Err(why) => {
+                return Decided::Refused(unmeasured(&format!("guard's own connection: {why}")));
+            }
+        };
+        let mut measured = measured::conclude(&said, &outside, &open, &self.source.name);
+        measured.effects = measured
+            .effects
+            .impacts()
+            .iter()
+            .filter(|impact| !approved.contains(&impact.effect))
+            .cloned()
+            .collect();
+        self.decide(measured).await
+    }
+
+    async fn decide(self, mut measured: Measured) -> Decided {
+        if measured.effects.impacts().is_empty() && !self.gatekeeper.is_frozen() {
+            return Decided::Free;
+        }
+        let gate = self.source.gate(&self.lease.id).await;
+        let _one_at_a_time = gate.lock().await;
+        let now = clock::now();
+        let used = self.leases.rows_this_hour(&self.lease.id, now).0;
+        let budget = self.lease.budget;
+        let hour = used.saturating_add(measured.rows);
+        let is_beyond = measured.rows > budget.transaction.0 || hour > budget.hour.0;
+        if is_beyond && measured.lost > 0 {
+            let because = format!(
+                "{} rows are changed or removed, more than the budget",
+                measured.lost
+            );
+            let impact =
+                holdfast_core::Impact::new(Effect::Destroy, because).rows(RowCount(measured.lost));
+            measured.effects.push(sourced(&impact, &self.source.name));
+        }
+        let rows = RowCount(measured.rows);
+        let asked = self.asked(
+            measured.effects,
+            measured.evidence,
+            measured.rows,
+            measured.additive,
+        );
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(refusal) => return Decided::Refused(refusal),
+        };
+        let gatekeeper = self.gatekeeper.clone();
+        let deciding = tokio::task::spawn_blocking(move || gatekeeper.decide(asked));
+        match deciding.await {
+            Ok(Decision::Forward(permit)) => {
+                self.leases.use_rows(&self.lease.id, rows, now);
+                Decided::Permitted(permit)
+            }
+            Ok(Decision::Refused(refusal)) => Decided::Refused(refusal),
+            Err(_) => Decided::Refused(no_decision()),
+        }
+    }
+
+    fn asked(
+        &self,
+        effects: Effects,
+        evidence: Evidence,
+        rows: u64,
+        additive: bool,
+    ) -> Result<Asked, Refusal> {
+        let now = clock::now();
+        let id = clock::random().map_err(|_| no_decision())?;
+        let used = self.leases.rows_this_hour(&self.lease.id, now).0;
+        Ok(Asked {
+            action: Action {
+                id: ActionId::from_random(id),
+                principal: self.lease.principal(),
+                lease: Some(self.lease.id.clone()),
+                source: Some(self.source.name.clone()),
+                door: DoorKind::Pg,
+                summary: self.summary.clone(),
+                digest: self.digest,
+                at: now,
+            },
+            effects,
+            evidence,
+            facts: Facts {
+                rows_transaction: rows,
+                rows_transaction_max: self.lease.budget.transaction.0,
+                rows_lease_hour: used.saturating_add(rows),
+                rows_lease_hour_max: self.lease.budget.hour.0,
+                additive,
+                ..Facts::unmeasured(&self.source.environment, DoorKind::Pg)
+            },
+        })
+    }
+}
+
+fn unmeasured(why: &str) -> Refusal {
+    Refusal {
+        code: Code::ZS403,
+        message: format!("what the transaction did cannot be measured: {why}; it was rolled back"),
+        hint: "docs/pg-door.md says what can be measured".to_owned(),
+        hold: None,
+    }
+}
+
+fn no_decision() -> Refusal {
+    Refusal {
+        code: Code::ZS403,
+        message: "the decision could not be made; nothing was executed".to_owned(),
+        hint: "tell the operator of holdfast".to_owned(),
+        hold: None,
+    }
+}

@@ -1,0 +1,338 @@
+//! What the client sends, message by message, until it can be planned.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_core::{Code, Digest, DigestBuilder, Effect};
+use holdfast_judge::sql::Control;
+use holdfast_wire::pg::frontend::{self, HEADER_BYTES, Header, MessageError, header};
+
+use super::super::known::{Class, Known};
+use super::super::{own, refuse};
+use super::plan::{self, Item, Message, Ran};
+use super::replies::{Expected, What};
+use super::{Bound, End, Session};
+use crate::limits::PG_MESSAGE_BYTES_MAX;
+
+impl Session {
+    /// Takes every message of the client's that has arrived, as far as it can be carried out now.
+    pub(super) fn take_requests(&mut self) -> Result<(), End> {
+        while self.wants_client() {
+            let found = header(&self.from_client, PG_MESSAGE_BYTES_MAX).map_err(garbled)?;
+            let Some(found) = found else { return Ok(()) };
+            if self.from_client.len() < found.total {
+                return Ok(());
+            }
+            if self.copies_in && !self.takes_while_copying(found)? {
+                return Ok(());
+            }
+            let message = self.from_client.split_to(found.total);
+            self.request(found, message)?;
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Answers whether the message may be looked at while the server takes rows.
+    fn takes_while_copying(&self, found: Header) -> Result<bool, End> {
+        match found.tag {
+            b'd' | b'c' | b'f' | b'H' | b'S' | b'X' => Ok(true),
+            _ => {
+                let message = "another message came while rows were being copied".to_owned();
+                Err(End::Told(Code::ZU404, message, String::new()))
+            }
+        }
+    }
+
+    fn request(&mut self, found: Header, message: BytesMut) -> Result<(), End> {
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        match found.tag {
+            b'd' | b'c' | b'f' => {
+                // Rows that come after a failed COPY are nobody's, as in the server.
+                if self.copies_in {
+                    self.copies_in = found.tag == b'd';
+                    self.to_server.extend_from_slice(&message);
+                }
+            }
+            // The server ignores both while it takes rows.
+            b'H' | b'S' if self.copies_in => {}
+            b'X' => return Err(End::Gone),
+            b'Q' => {
+                if !self.batch.is_empty() || self.is_skipping {
+                    let message =
+                        "a simple query came in the middle of the extended protocol".to_owned();
+                    return Err(End::Told(
+                        Code::ZU404,
+                        message,
+                        "send Sync first".to_owned(),
+                    ));
+                }
+                let text = frontend::query(body).map_err(garbled)?;
+                let text = Bytes::copy_from_slice(text);
+                self.query(text);
+            }
+            b'S' => {
+                self.is_skipping = false;
+                self.flush(true);
+            }
+            b'P' | b'B' | b'D' | b'C' | b'E' | b'H' if self.is_skipping => {}
+            b'H' => self.flush(false),
+            b'P' | b'B' | b'D' | b'C' | b'E' => self.collect(found.tag, message)?,
+            b'F' => {
+                let mut out = Vec::new();
+                let text = "the PostgreSQL door does not pass function calls by number; nothing was executed";
+                refuse(
+                    &mut out,
+                    false,
+                    (Code::ZU403, text, "call the function in a statement"),
+                );
+                holdfast_wire::pg::backend::write_ready(self.status, &mut out);
+                self.relay(&out);
+            }
+            tag => return Err(garbled(MessageError::Malformed { tag })),
+        }
+        Ok(())
+    }
+
+    /// No transaction is open, neither the client's nor ours.
+    fn is_free(&self) -> bool {
+        self.status == b'I' && self.transaction.is_none()
+    }
+
+    fn query(&mut self, text: Bytes) {
+        self.statements.remove(&Bytes::new());
+        let known = self.door.verdicts.judge(text, self.context);
+        let whole = Ran {
+            known: Some(Arc::clone(&known)),
+            which: 0..known.judgement.statements.len(),
+            digest: Digest::of(&known.text),
+        };
+        let items = plan::simple(&known, self.is_free());
+        self.begin_items(items, &[whole], Some(Item::End { is_simple: true }));
+    }
+
+    /// Carries out what was collected up to a `Sync` or `Flush`.
+    fn flush(&mut self, is_sync: bool) {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        if batch.is_empty() && !is_sync {
+            return;
+        }
+        let ran: Vec<Ran> = batch
+            .iter()
+            .filter_map(|message| message.runs.clone())
+            .collect();
+        let items = if batch.is_empty() {
+            vec![Item::End { is_simple: false }]
+        } else {
+            plan::extended(batch, self.is_free(), is_sync)
+        };
+        let end = is_sync.then_some(Item::End { is_simple: false });
+        self.begin_items(items, &ran, end);
+    }
+
+    /// Puts a plan before the session, unless agents are frozen or may not even read this.
+    fn begin_items(&mut self, items: Vec<Item>, ran: &[Ran], end: Option<Item>) {
+        self.has_failed = false;
+        match self.refuses_to_read(ran) {
+            None => self.todo.extend(items),
+            Some(refusal) => {
+                self.todo.extend(end);
+                self.refuse_step(refusal);
+            }
+        }
+    }
+
+    /// Collects a message of the extended protocol.
+    fn collect(&mut self, tag: u8, message: BytesMut) -> Result<(), End> {
+        self.batch_bytes = self.batch_bytes.saturating_add(message.len());
+        if self.batch_bytes > PG_MESSAGE_BYTES_MAX {
+            let text = "more was sent before a Sync than the PostgreSQL door keeps".to_owned();
+            return Err(End::Told(
+                Code::ZU404,
+                text,
+                "send Sync more often".to_owned(),
+            ));
+        }
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        let (what, runs) = match tag {
+            b'P' => return self.collect_parse(message),
+            b'B' => {
+                let bind = frontend::bind(body).map_err(garbled)?;
+                let known = self.statement(bind.statement);
+                let text = known.as_ref().map_or(&b""[..], |known| &known.text[..]);
+                let digest = DigestBuilder::new("holdfast pg statement 1")
+                    .field(text)
+                    .field(bind.parameters)
+                    .finish();
+                // Without parameters it is the same as its text in a simple query.
+                let plain = bind.parameters.starts_with(&[0, 0, 0, 0]);
+                let digest = match &known {
+                    Some(known) if plain => Digest::of(trimmed(known)),
+                    _ => digest,
+                };
+                let what = What::Bind {
+                    portal: Bytes::copy_from_slice(bind.portal),
+                    bound: Some(Arc::new(Bound { known, digest })),
+                };
+                (what, None)
+            }
+            b'E' => {
+                let (portal, _) = frontend::execute(body).map_err(garbled)?;
+                let ran = self.portal(portal);
+                let control = ran
+                    .statements()
+                    .first()
+                    .and_then(|one| match Known::class(one) {
+                        Class::Control(control) => Some(control),
+                        _ => None,
+                    });
+                (What::Execute { control }, Some(ran))
+            }
+            b'D' => {
+                frontend::named(tag, body).map_err(garbled)?;
+                (What::Describe, None)
+            }
+            _ => {
+                let named = frontend::named(tag, body).map_err(garbled)?;
+                let name = Some(Bytes::copy_from_slice(named.name));
+                let what = match named.is_statement {
+                    true => What::Close {
+                        portal: None,
+                        statement: name,
+                    },
+                    false => What::Close {
+                        portal: name,
+                        statement: None,
+                    },
+                };
+                (what, None)
+            }
+        };
+        self.batch.push(Message {
+            bytes: message,
+            expected: Expected::client(what),
+            runs,
+        });
+        Ok(())
+    }
+
+    fn collect_parse(&mut self, message: BytesMut) -> Result<(), End> {
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        let parse = frontend::parse(body).map_err(garbled)?;
+        let mut context = self.context;
+        // A statement before it may change how the server reads strings, unseen until the next Sync.
+        let writes_before = self
+            .batch
+            .iter()
+            .any(|one| one.runs.as_ref().is_some_and(Ran::writes));
+        context.standard_conforming_strings &= !writes_before;
+        let known = self
+            .door
+            .verdicts
+            .judge(Bytes::copy_from_slice(parse.text), context);
+        let begins = known
+            .only()
+            .is_some_and(|one| matches!(one.control, Some(Control::Begin { read_only: false })));
+        let mut bytes = BytesMut::new();
+        if begins {
+            let end = known.only().map_or(0, |one| one.range.end);
+            let text = plan::writable(parse.text.get(..end).unwrap_or_default());
+            own::message(
+                b'P',
+                &[parse.name, &[0], &text, &[0], parse.types],
+                &mut bytes,
+            );
+        } else {
+            bytes = message.clone();
+        }
+        let what = What::Parse {
+            name: Bytes::copy_from_slice(parse.name),
+            known: Some(known),
+        };
+        self.batch.push(Message {
+            bytes,
+            expected: Expected::client(what),
+            runs: None,
+        });
+        Ok(())
+    }
+
+    /// Finds what a statement's name stands for once everything before it is done.
+    fn statement(&self, wanted: &[u8]) -> Option<Arc<Known>> {
+        for message in self.batch.iter().rev() {
+            match &message.expected.what {
+                What::Parse { name, known } if name == wanted => return known.clone(),
+                What::Close {
+                    statement: Some(name),
+                    ..
+                } if name == wanted => return None,
+                _ => {}
+            }
+        }
+        self.statements.get(wanted).cloned()
+    }
+
+    /// Finds what a portal will run.
+    fn portal(&self, wanted: &[u8]) -> Ran {
+        for message in self.batch.iter().rev() {
+            if let What::Bind {
+                portal,
+                bound: Some(bound),
+            } = &message.expected.what
+                && portal == wanted
+            {
+                return Ran::bound(bound);
+            }
+        }
+        match self.portals.get(wanted) {
+            Some(bound) => Ran::bound(bound),
+            None => Ran {
+                known: None,
+                which: 0..0,
+                digest: Digest::of(wanted),
+            },
+        }
+    }
+
+    /// Says why a request may not even begin.
+    fn refuses_to_read(&mut self, ran: &[Ran]) -> Option<crate::decide::Refusal> {
+        let statements = ran
+            .iter()
+            .flat_map(|ran| ran.statements().iter().map(move |one| (ran, one)));
+        let mut wanted = Vec::new();
+        for (ran, statement) in statements {
+            let reads: holdfast_core::Effects = statement
+                .effects
+                .impacts()
+                .iter()
+                .filter(|impact| impact.effect == Effect::Read)
+                .cloned()
+                .collect();
+            let is_new = !reads.impacts().is_empty() && !self.reads_allowed.contains(&reads);
+            if is_new && !wanted.iter().any(|(_, other)| *other == reads) {
+                wanted.push((ran.clone(), reads));
+            }
+        }
+        if wanted.is_empty() && self.door.gatekeeper.is_frozen() {
+            let any = ran.first().cloned()?;
+            return self.may_read(&any, holdfast_core::Effects::none());
+        }
+        wanted
+            .into_iter()
+            .find_map(|(ran, reads)| self.may_read(&ran, reads))
+    }
+}
+
+fn trimmed(known: &Known) -> &[u8] {
+    match known.only() {
+        Some(one) => known.text.get(one.range.clone()).unwrap_or_default(),
+        None => &known.text,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+fn garbled(error: MessageError) -> End {
+    let message = format!("the message cannot be understood: {error}");
+    End::Told(Code::ZU404, message, String::new())
+}

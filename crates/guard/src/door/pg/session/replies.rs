@@ -1,0 +1,407 @@
+//! What the server sends: relayed, swallowed or captured, by what it answers.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use holdfast_core::Code;
+use holdfast_judge::sql::Control;
+use holdfast_wire::pg::backend;
+use holdfast_wire::pg::frontend::{HEADER_BYTES, header};
+
+use super::super::known::Known;
+use super::plan::Item;
+use super::{Bound, End, LIMIT_RETRY_BYTES, Session, Transaction};
+
+/// The longest message of a server, in bytes; PostgreSQL's own limit is a gigabyte.
+const LIMIT_SERVER_BYTES: usize = (1 << 30) + (1 << 20);
+
+/// A message that was sent and is not answered yet.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub what: What,
+    /// The door sent it for itself: the client sees nothing of the answer.
+    pub is_own: bool,
+}
+
+/// What an answer is to.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Bind {
+        portal: Bytes,
+        bound: Option<Arc<Bound>>,
+    },
+    Close {
+        portal: Option<Bytes>,
+        statement: Option<Bytes>,
+    },
+    Describe,
+    Execute {
+        control: Option<Control>,
+    },
+    Parse {
+        name: Bytes,
+        known: Option<Arc<Known>>,
+    },
+    /// A simple query; whether its `ReadyForQuery` is the client's.
+    Query {
+        ready: bool,
+    },
+    Sync,
+}
+
+impl Expected {
+    pub(super) fn client(what: What) -> Self {
+        Self {
+            what,
+            is_own: false,
+        }
+    }
+
+    pub(super) fn own(what: What) -> Self {
+        Self { what, is_own: true }
+    }
+}
+
+impl Session {
+    /// Takes every message of the server's that has arrived.
+    pub(super) fn take_replies(&mut self) -> Result<(), End> {
+        loop {
+            if self.streaming > 0 {
+                let count = self.streaming.min(self.from_server.len());
+                let piece = self.from_server.split_to(count);
+                self.streaming = self.streaming.saturating_sub(count);
+                self.relay(&piece);
+                if self.streaming > 0 {
+                    return Ok(());
+                }
+            }
+            self.relay_rows()?;
+            let found = header(&self.from_server, LIMIT_SERVER_BYTES).map_err(|_| End::Gone)?;
+            let Some(found) = found else { return Ok(()) };
+            let is_own = self.expected.front().is_some_and(|front| front.is_own);
+            if matches!(found.tag, b'D' | b'd') && !is_own {
+                self.streaming = found.total;
+                continue;
+            }
+            if self.from_server.len() < found.total {
+                return Ok(());
+            }
+            let message = self.from_server.split_to(found.total);
+            self.reply(found.tag, message)?;
+            self.advance()?;
+        }
+    }
+
+    /// Relays whole rows at the front in one piece.
+    fn relay_rows(&mut self) -> Result<(), End> {
+        if self.expected.front().is_some_and(|front| front.is_own) {
+            return Ok(());
+        }
+        let mut end = 0_usize;
+        loop {
+            let rest = self.from_server.get(end..).unwrap_or_default();
+            match header(rest, LIMIT_SERVER_BYTES).map_err(|_| End::Gone)? {
+                Some(found) if matches!(found.tag, b'D' | b'd') && rest.len() >= found.total => {
+                    end = end.saturating_add(found.total);
+                }
+                _ => break,
+            }
+        }
+        if end > 0 {
+            let rows = self.from_server.split_to(end);
+            self.relay(&rows);
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, tag: u8, message: BytesMut) -> Result<(), End> {
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        let is_own = self.expected.front().is_some_and(|front| front.is_own);
+        match tag {
+            b'S' => {
+                if !self.parameter(body)? {
+                    return Ok(());
+                }
+                self.relay(&message);
+            }
+            b'N' | b'A' => self.relay(&message),
+            b'E' => self.error(&message, is_own),
+            b'Z' => self.ready(&message),
+            b'1' | b'2' | b'3' => {
+                self.acknowledged();
+                if !is_own {
+                    self.relay(&message);
+                }
+            }
+            b'D' => self.captured.push(row(body)),
+            b'C' | b'I' | b's' => self.completed(tag, &message, is_own),
+            b'T' | b'n' => {
+                if let Some(What::Describe) = self.expected.front().map(|front| &front.what) {
+                    self.expected.pop_front();
+                }
+                if !is_own {
+                    self.relay(&message);
+                }
+            }
+            b'G' => {
+                self.begins_copy();
+                self.relay(&message);
+            }
+            b'W' => {
+                let message = "the PostgreSQL door does not pass replication".to_owned();
+                return Err(End::Told(Code::ZU403, message, String::new()));
+            }
+            _ if is_own => {}
+            _ => self.relay(&message),
+        }
+        Ok(())
+    }
+
+    /// The server waits for rows; it ignores a `Sync` that was sent too early, and so do we.
+    fn begins_copy(&mut self) {
+        self.copies_in = true;
+        self.retry = None;
+        let is_extended = matches!(
+            self.expected.front().map(|front| &front.what),
+            Some(What::Execute { .. })
+        );
+        if is_extended && matches!(self.todo.front(), Some(Item::End { is_simple: false })) {
+            self.todo.pop_front();
+        }
+    }
+
+    /// Notes a setting; answers whether the client is told.
+    fn parameter(&mut self, body: &[u8]) -> Result<bool, End> {
+        let Some((name, value)) = backend::parameter(body) else {
+            return Ok(true);
+        };
+        match name {
+            b"default_transaction_read_only" => {
+                self.reads_by_default = value == b"on";
+                Ok(false)
+            }
+            b"standard_conforming_strings" => {
+                self.context.standard_conforming_strings = value == b"on";
+                Ok(true)
+            }
+            b"client_encoding" if !super::is_safe_encoding(value) => {
+                let message = "the PostgreSQL door does not pass this encoding: a byte of a character could look like a backslash";
+                let hint = "set client_encoding to UTF8";
+                Err(End::Told(Code::ZU403, message.to_owned(), hint.to_owned()))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn error(&mut self, message: &BytesMut, is_own: bool) {
+        self.copies_in = false;
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        if is_own {
+            self.own_error.get_or_insert_with(|| message.clone());
+        } else {
+            let needs_writing = backend::error_field(body, b'C') == Some(b"25006");
+            if let Some(retry) = self.retry.as_mut().filter(|_| needs_writing) {
+                retry.is_needed = !retry.items.is_empty();
+            }
+            self.held.clear();
+            self.relay(message);
+            self.has_failed = true;
+            self.skip_client();
+        }
+        let is_query = matches!(
+            self.expected.front().map(|front| &front.what),
+            Some(What::Query { .. })
+        );
+        if is_query {
+            return;
+        }
+        // The server ignores everything up to the next `Sync`, so nothing of it is answered.
+        while let Some(front) = self.expected.front() {
+            if matches!(front.what, What::Sync) {
+                return;
+            }
+            self.expected.pop_front();
+        }
+        self.server_skips = true;
+    }
+
+    /// Leaves out what is left of the client's request.
+    pub(super) fn skip_client(&mut self) {
+        let is_simple = self
+            .todo
+            .iter()
+            .any(|item| matches!(item, Item::End { is_simple: true }));
+        let end = self
+            .todo
+            .iter()
+            .rposition(|item| matches!(item, Item::End { .. }));
+        match end {
+            Some(at) => drop(self.todo.drain(..at)),
+            None => {
+                self.todo.clear();
+                let waits = self.expected.iter().any(|one| {
+                    !one.is_own && matches!(one.what, What::Sync | What::Query { ready: true })
+                });
+                self.is_skipping = !waits && !is_simple;
+            }
+        }
+        if self.is_skipping {
+            self.batch.clear();
+            self.batch_bytes = 0;
+        }
+    }
+
+    fn ready(&mut self, message: &BytesMut) {
+        let status = message.get(HEADER_BYTES).copied().unwrap_or(b'I');
+        self.status = status;
+        self.copies_in = false;
+        let answered = self.expected.pop_front();
+        self.settle(status);
+        let is_own = answered.as_ref().is_some_and(|answered| answered.is_own);
+        let retry = if is_own { None } else { self.retry.take() };
+        if let Some(retry) = retry.filter(|retry| retry.is_needed) {
+            self.to_client.truncate(retry.mark);
+            self.has_failed = false;
+            self.is_skipping = false;
+            self.todo.extend(retry.items);
+            return;
+        }
+        let is_clients = answered.is_some_and(|answered| {
+            !answered.is_own && matches!(answered.what, What::Sync | What::Query { ready: true })
+        });
+        if is_clients {
+            self.relay(message);
+            self.has_failed = false;
+        }
+    }
+
+    /// Brings the transaction into line with what the server says of it.
+    fn settle(&mut self, status: u8) {
+        if status != b'I' {
+            if self.transaction.is_none() {
+                self.transaction = Some(Transaction::new(&self.source, &self.database));
+            }
+            return;
+        }
+        self.portals.clear();
+        self.end_transaction();
+    }
+
+    /// The transaction is over and was not committed by way of the gate.
+    pub(super) fn end_transaction(&mut self) {
+        let Some(over) = self.transaction.take() else {
+            return;
+        };
+        self.flush_due = true;
+        for permit in over.permits {
+            let detail = "the transaction was rolled back; this effect survives that";
+            self.record(permit, crate::decide::Outcome::Unknown, detail);
+        }
+    }
+
+    /// `Parse`, `Bind` or `Close` was done.
+    fn acknowledged(&mut self) {
+        let Some(front) = self.expected.pop_front() else {
+            return;
+        };
+        match front.what {
+            What::Parse {
+                name,
+                known: Some(known),
+            } if !front.is_own => {
+                self.statements.insert(name, known);
+            }
+            What::Bind {
+                portal,
+                bound: Some(bound),
+            } if !front.is_own => {
+                self.portals.insert(portal, bound);
+            }
+            What::Close { portal, statement } => {
+                if let Some(portal) = portal {
+                    self.portals.remove(&portal);
+                }
+                if let Some(statement) = statement {
+                    self.statements.remove(&statement);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn completed(&mut self, tag: u8, message: &BytesMut, is_own: bool) {
+        self.copies_in = false;
+        match self.expected.front().map(|front| front.what.clone()) {
+            Some(What::Execute { control }) => {
+                self.expected.pop_front();
+                if tag != b's' {
+                    self.controlled(control, message);
+                }
+                if !is_own {
+                    self.relay(message);
+                }
+            }
+            // Whether the last completion is true is known only after the gate.
+            Some(What::Query { ready: false }) if tag != b's' => {
+                let last = std::mem::replace(&mut self.held, message.clone());
+                self.to_client.extend_from_slice(&last);
+            }
+            _ if is_own => {}
+            _ => self.relay(message),
+        }
+    }
+
+    /// A statement of the extended protocol began or ended a transaction; no `ReadyForQuery` says so.
+    fn controlled(&mut self, control: Option<Control>, message: &BytesMut) {
+        match control {
+            Some(Control::Begin { .. }) => self.status = b'T',
+            Some(Control::Commit { chain: false } | Control::Rollback { chain: false }) => {
+                self.status = b'I';
+            }
+            _ => return,
+        }
+        let _ = message;
+        let status = self.status;
+        self.settle(status);
+    }
+
+    /// Gives bytes to the client, after what was held back.
+    pub(super) fn relay(&mut self, bytes: &[u8]) {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.to_client.extend_from_slice(&held);
+        }
+        self.to_client.extend_from_slice(bytes);
+        let too_long = |mark: usize| self.to_client.len().saturating_sub(mark) > LIMIT_RETRY_BYTES;
+        if self
+            .retry
+            .as_ref()
+            .is_some_and(|retry| !retry.is_needed && too_long(retry.mark))
+        {
+            self.retry = None;
+        }
+    }
+}
+
+/// Reads a row of ours as text; what is malformed is NULL and will not be understood.
+fn row(body: &[u8]) -> super::super::evidence::Row {
+    let mut rest = body;
+    if rest.remaining() < 2 {
+        return Vec::new();
+    }
+    let count = rest.get_u16();
+    let mut fields = Vec::new();
+    for _ in 0..count {
+        let Some((length, after)) = rest.split_first_chunk::<4>() else {
+            return Vec::new();
+        };
+        rest = after;
+        let field = usize::try_from(i32::from_be_bytes(*length)).ok();
+        let field = field.and_then(|length| rest.split_at_checked(length));
+        fields.push(field.map(|(text, after)| {
+            rest = after;
+            String::from_utf8_lossy(text).into_owned()
+        }));
+    }
+    fields
+}

@@ -1,0 +1,13 @@
+//! The PostgreSQL door: real clients on one side, real servers on the other.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test"
+)]
+
+mod bench;
+mod judged;

@@ -1,0 +1,145 @@
+//! What passes, what is held, and what the server sees of it.
+
+use holdfast_testing::postgres::{self, Installation};
+
+use super::bench::Bench;
+
+fn newest() -> Installation {
+    postgres::newest().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_passes_and_is_not_recorded() {
+    for installation in postgres::all().unwrap() {
+        let bench = Bench::new(&installation).await;
+        let said = bench
+            .psql(&["SELECT count(*) FROM orders", "SELECT 1; SELECT 2"])
+            .await;
+        assert_eq!(
+            (said.ok, said.out.as_str()),
+            (true, "1000\n1\n2"),
+            "{said:?}"
+        );
+        assert!(bench.ledger_kinds().is_empty());
+        let said = bench.psql(&["SELEC 1"]).await;
+        assert!(
+            said.err.contains("42601") && said.err.contains("LINE 1: SELEC 1"),
+            "{said:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_within_the_budget_passes_and_is_in_the_ledger_first() {
+    for installation in postgres::all().unwrap() {
+        let bench = Bench::new(&installation).await;
+        let said = bench
+            .psql(&[
+                "INSERT INTO orders VALUES (2000, 1, 5) RETURNING id",
+                "SELECT touch(7)",
+            ])
+            .await;
+        assert_eq!((said.ok, said.out.as_str()), (true, "2000\n8"), "{said:?}");
+        assert_eq!(bench.orders().await, 1001);
+        let kinds = bench.ledger_kinds();
+        assert_eq!(
+            kinds
+                .iter()
+                .filter(|kind| *kind == "action.permitted")
+                .count(),
+            2,
+            "{kinds:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_destroys_is_held_and_nothing_is_done() {
+    for installation in postgres::all().unwrap() {
+        let bench = Bench::new(&installation).await;
+        for commands in [
+            &["DROP TABLE orders CASCADE"][..],
+            &["TRUNCATE orders"],
+            &["DELETE FROM orders"],
+            &["DELETE FROM orders WHERE total > 0"],
+            &["UPDATE orders SET total = 0 WHERE id > 5"],
+            &["DROP SCHEMA public CASCADE"],
+            &["DO $$ BEGIN DELETE FROM orders; END $$"],
+            &["DO $$ BEGIN EXECUTE 'TRUN' || 'CATE orders'; END $$"],
+            &["SELECT wipe()"],
+            &["SELECT cut()"],
+            &["WITH gone AS (DELETE FROM orders RETURNING 1) SELECT count(*) FROM gone"],
+            &["DELETE FROM customers WHERE id <= 60"],
+            &["INSERT INTO trapped VALUES (1)"],
+            &["DELETE FROM big_orders"],
+            &["EXPLAIN ANALYZE DELETE FROM orders"],
+            &["ALTER TABLE orders DROP COLUMN total CASCADE"],
+            &["BEGIN", "DELETE FROM orders", "COMMIT"],
+            &["BEGIN; DELETE FROM orders; COMMIT"],
+            &["COMMIT; DROP SCHEMA public CASCADE"],
+            &["COMMIT; BEGIN; DROP TABLE orders CASCADE; COMMIT; SELECT 1"],
+            &["SELECT 1; DELETE FROM orders"],
+            &["PREPARE p AS DELETE FROM orders", "EXECUTE p"],
+            &[
+                "BEGIN",
+                "DECLARE c CURSOR WITH HOLD FOR SELECT wipe()",
+                "COMMIT",
+            ],
+        ] {
+            let said = bench.psql(commands).await;
+            let told = ["ZH001", "ZH003", "ZH002", "ZS403"];
+            assert!(
+                told.iter().any(|code| said.err.contains(code)),
+                "{commands:?}: {said:?}"
+            );
+            assert_eq!(bench.orders().await, 1000, "{commands:?}: {said:?}");
+            assert_eq!(
+                bench.number("SELECT sum(total) FROM orders").await,
+                500_500,
+                "{commands:?}"
+            );
+        }
+        let kinds = bench.ledger_kinds();
+        assert!(
+            !kinds.iter().any(|kind| kind == "action.permitted"),
+            "{kinds:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approved_statement_passes_exactly_once() {
+    for installation in postgres::all().unwrap() {
+        let bench = Bench::new(&installation).await;
+        let held = bench.psql(&["DROP TABLE orders CASCADE"]).await;
+        assert!(held.err.contains("ZH001"), "{held:?}");
+        bench.approve_newest();
+        let other = bench.psql(&["DROP TABLE customers CASCADE"]).await;
+        assert!(other.err.contains("ZH001"), "{other:?}");
+        let passed = bench.psql(&["DROP TABLE orders CASCADE"]).await;
+        assert!(passed.ok, "{passed:?}");
+        assert_eq!(
+            bench
+                .number("SELECT count(*) FROM pg_class WHERE relname = 'orders'")
+                .await,
+            0
+        );
+        let again = bench.psql(&["DROP TABLE orders CASCADE"]).await;
+        assert!(again.err.contains("42P01"), "{again:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_proven_way_back_an_approval_is_not_enough() {
+    let mode = holdfast_guard::lease::LeaseMode::Schema;
+    let bench = Bench::with(&newest(), mode, false).await;
+    let held = bench.psql(&["TRUNCATE orders"]).await;
+    assert!(
+        held.err.contains("ZH001") && held.err.contains("no proven way back"),
+        "{held:?}"
+    );
+    bench.approve_newest();
+    let refused = bench.psql(&["TRUNCATE orders"]).await;
+    assert!(refused.err.contains("ZH003"), "{refused:?}");
+    assert_eq!(bench.orders().await, 1000);
+}
