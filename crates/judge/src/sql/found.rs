@@ -128,13 +128,15 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// It blocks others who use a table, unless an earlier statement of the text made that table.
+    /// It blocks others who use a table; one that an earlier statement of the text made has no others.
     pub(super) fn blocks(&mut self, table: Resource, because: &str) {
-        if !self
+        let is_new = self
             .new_tables
-            .is_some_and(|made| made.contains(&table.name))
-        {
-            self.does(Effect::Interrupt, table, because);
+            .is_some_and(|made| made.contains(&table.name));
+        match (is_new, self.adds) {
+            (true, true) => {}
+            (true, false) => self.does(Effect::Write, table, because),
+            (false, _) => self.does(Effect::Interrupt, table, because),
         }
     }
 

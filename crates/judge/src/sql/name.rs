@@ -34,9 +34,26 @@ pub(super) fn is_temporary(var: &RangeVar) -> bool {
 pub(super) fn is_catalog(var: &RangeVar) -> bool {
     match var.schemaname() {
         Some(schema) => schema == "pg_catalog" || schema == "pg_toast",
-        None => var.relname().is_some_and(|name| name.starts_with("pg_")),
+        None => var.relname().is_some_and(|name| {
+            name.strip_prefix("pg_")
+                .is_some_and(|rest| CATALOGS.split_ascii_whitespace().any(|word| word == rest))
+        }),
     }
 }
+
+/// The catalogs, and the views on them that can be written to or hold secrets, without `pg_`.
+///
+/// # Source
+/// <https://www.postgresql.org/docs/18/catalogs.html>
+const CATALOGS: &str = "aggregate am amop amproc attrdef attribute auth_members authid cast class \
+    collation constraint conversion database db_role_setting default_acl depend description enum \
+    event_trigger extension foreign_data_wrapper foreign_server foreign_table index inherits \
+    init_privs language largeobject largeobject_metadata namespace opclass operator opfamily \
+    parameter_acl partitioned_table policy proc publication publication_namespace publication_rel \
+    range replication_origin replication_slots rewrite seclabel sequence settings shadow shdepend \
+    shdescription shseclabel statistic statistic_ext statistic_ext_data subscription \
+    subscription_rel tablespace transform trigger ts_config ts_config_map ts_dict ts_parser \
+    ts_template type user_mapping user_mappings user roles group";
 
 /// Returns a list of name parts with dots between them.
 pub(super) fn dotted(parts: &NodeList) -> String {

@@ -43,6 +43,7 @@ fn rewrites(column: &ColumnDef) -> Option<&'static str> {
             ConstrType::CONSTR_IDENTITY => {
                 "every row is written anew to be numbered, while all others are blocked"
             }
+            ConstrType::CONSTR_CHECK => "all others are blocked while rows are checked",
             ConstrType::CONSTR_PRIMARY | ConstrType::CONSTR_UNIQUE => {
                 "an index is built while all others are blocked"
             }

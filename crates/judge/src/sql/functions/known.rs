@@ -1,5 +1,8 @@
 //! What the server's own functions, and those of well-known extensions, do.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use holdfast_core::Effect;
 
 /// What calling a function means.
@@ -23,49 +26,79 @@ pub(super) enum Meaning {
 
 /// Says what calling a function means; all names in lower case.
 pub(super) fn meaning(schema: Option<&str>, function: &str) -> Meaning {
+    let schema = schema.map(|schema| schema.rsplit('.').next().unwrap_or_default());
     if let Some(schema) = schema
         && let Some((_, effect, because)) = SCHEMAS.iter().find(|(word, ..)| schema == *word)
     {
         return Meaning::Does(*effect, because);
     }
-    for (words, effect, because) in ACTS {
-        if is_one(words, function) {
-            return Meaning::Does(*effect, because);
-        }
-    }
-    for (words, because) in WRITES {
-        if is_one(words, function) {
-            return Meaning::Writes(because);
-        }
-    }
-    if is_one(TEXT, function) {
-        return Meaning::ReadsText;
-    }
-    match function {
-        "set_config" => return Meaning::SetConfig,
-        "pg_sleep" | "pg_sleep_for" | "pg_sleep_until" => return Meaning::Sleeps,
-        _ => {}
+    if let Some(meaning) = ACTING.of(function) {
+        return meaning;
     }
     let is_builtin = schema.is_none_or(|schema| schema == "pg_catalog");
-    if is_builtin && is_one(PURE, function) {
-        return Meaning::Pure;
+    match is_builtin.then(|| PURE.of(function)).flatten() {
+        Some(meaning) => meaning,
+        None => Meaning::Unlisted,
     }
-    Meaning::Unlisted
 }
 
 /// Tells whether a function gives another value in every row.
 pub(super) fn is_volatile(function: &str) -> bool {
-    is_one(VOLATILE, function)
+    VOLATILE.of(function).is_some()
 }
 
-/// Words that end with `*` stand for all names that begin so.
-fn is_one(words: &str, function: &str) -> bool {
+static ACTING: LazyLock<Words> = LazyLock::new(|| {
+    let mut words = Words::default();
+    for (text, effect, because) in ACTS {
+        words.add(text, Meaning::Does(*effect, because));
+    }
+    for (text, because) in WRITES {
+        words.add(text, Meaning::Writes(because));
+    }
+    words.add(TEXT, Meaning::ReadsText);
+    words.add("set_config", Meaning::SetConfig);
+    words.add("pg_sleep pg_sleep_for pg_sleep_until", Meaning::Sleeps);
     words
-        .split_ascii_whitespace()
-        .any(|word| match word.strip_suffix('*') {
-            Some(beginning) => function.starts_with(beginning),
-            None => function == word,
+});
+
+static PURE: LazyLock<Words> = LazyLock::new(|| {
+    let mut words = Words::default();
+    words.add(PURE_WORDS, Meaning::Pure);
+    words
+});
+
+static VOLATILE: LazyLock<Words> = LazyLock::new(|| {
+    let mut words = Words::default();
+    words.add(VOLATILE_WORDS, Meaning::Unlisted);
+    words
+});
+
+/// Names of functions, some of them only the beginnings of names.
+#[derive(Default)]
+struct Words {
+    whole: BTreeMap<&'static str, Meaning>,
+    beginnings: Vec<(&'static str, Meaning)>,
+}
+
+impl Words {
+    /// Adds words with blanks between them; one that ends with `*` stands for all that begin so.
+    fn add(&mut self, text: &'static str, meaning: Meaning) {
+        for word in text.split_ascii_whitespace() {
+            match word.strip_suffix('*') {
+                Some(beginning) => self.beginnings.push((beginning, meaning)),
+                None => drop(self.whole.insert(word, meaning)),
+            }
+        }
+    }
+
+    fn of(&self, function: &str) -> Option<Meaning> {
+        let whole = self.whole.get(function).copied();
+        whole.or_else(|| {
+            let mut beginnings = self.beginnings.iter();
+            let found = beginnings.find(|(beginning, _)| function.starts_with(beginning));
+            found.map(|(_, meaning)| *meaning)
         })
+    }
 }
 
 const SCHEMAS: &[(&str, Effect, &str)] = &[
@@ -172,14 +205,14 @@ const TEXT: &str = "query_to_xml query_to_xmlschema query_to_xml_and_xmlschema c
                     cursor_to_xmlschema ts_stat ts_rewrite crosstab crosstab2 crosstab3 crosstab4 \
                     crosstabn xpath_table connectby";
 
-const VOLATILE: &str = "random random_normal gen_random_uuid uuidv4 uuidv7 uuid_generate_* \
+const VOLATILE_WORDS: &str = "random random_normal gen_random_uuid uuidv4 uuidv7 uuid_generate_* \
                         clock_timestamp timeofday nextval gen_salt gen_random_bytes setseed";
 
 /// Built-in functions and aggregates that compute or read and do nothing else.
 ///
 /// # Source
 /// `pg_proc` of PostgreSQL 15 and 18, read by hand; whatever is missing is only run READ ONLY first.
-const PURE: &str = "\
+const PURE_WORDS: &str = "\
     abs acos acosd acosh age any_value area array_* ascii asin asind asinh atan* avg bit_* bool_and \
     bool_or bound_box box broadcast btrim cardinality cbrt ceil ceiling center char_length \
     character_length chr circle clock_timestamp coalesce col_description concat concat_ws \

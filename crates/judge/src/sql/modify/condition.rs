@@ -33,8 +33,10 @@ fn holds(node: Node<'_>, table: Option<&RangeVar>, depth: usize) -> Option<bool>
         Node::A_Expr(x) => compares(x),
         Node::NullTest(x) => {
             let is_key = column(x.arg()).is_some_and(|name| KEYS.contains(&name.as_str()));
+            let asks_null = x.nulltesttype == NullTestType::IS_NULL;
+            let is_null = matches!(x.arg(), Node::A_Const(constant) if constant.isnull);
             let constant = name::constant(x.arg()).is_some();
-            (is_key || constant).then_some(x.nulltesttype == NullTestType::IS_NOT_NULL)
+            (is_key || is_null || constant).then_some(is_null == asks_null)
         }
         Node::BooleanTest(x) => holds(x.arg(), table, depth),
         Node::CoalesceExpr(x) => x.args().first().and_then(|x| holds(x, table, depth)),
@@ -155,10 +157,11 @@ fn is_plain(query: &SelectStmt) -> bool {
         && query.larg().is_none()
 }
 
-/// Returns a column's name as it was written.
+/// Returns the name of a column or parameter as it was written.
 fn path(node: Node<'_>) -> Option<String> {
     match node {
         Node::ColumnRef(column) => Some(name::dotted(column.fields())),
+        Node::ParamRef(parameter) => Some(format!("${}", parameter.number)),
         _ => None,
     }
 }
