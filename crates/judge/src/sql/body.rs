@@ -16,6 +16,9 @@ pub(super) fn judge(text: &str, found: &mut Found<'_>) {
     let mut before: Option<&Word<'_>> = None;
     let mut raises = false;
     for (index, word) in words.iter().enumerate() {
+        if found.allowance == 0 {
+            return;
+        }
         let next = words.get(index.saturating_add(1));
         match word {
             Word::Name { text: name, .. } => {
@@ -86,8 +89,8 @@ fn without_into(text: &str, words: &[Word<'_>], end: usize, found: &mut Found<'_
     };
     let into = words
         .iter()
-        .skip_while(|word| !word.is("returning"))
         .take_while(|word| word.start() < end)
+        .skip_while(|word| !word.is("returning"))
         .find(|word| word.is("into"));
     if let Some(into) = into {
         let statement = text.get(first.start()..into.start()).unwrap_or_default();

@@ -16,6 +16,7 @@ pub(super) fn statements(text: &str, found: &mut Found<'_>) -> bool {
     let Some(left) = found.allowance.checked_sub(text.len()) else {
         let because = "it holds more code than is looked at";
         found.does_unnamed(Effect::Unknown, because);
+        found.allowance = 0;
         return true;
     };
     found.allowance = left;

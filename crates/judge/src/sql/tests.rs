@@ -1,5 +1,8 @@
 //! The cases of `cases.txt`, hostile texts, and what must hold for every text.
 
+mod properties;
+mod speed;
+
 use super::*;
 
 const CASES: &str = include_str!("cases.txt");
