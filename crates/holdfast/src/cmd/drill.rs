@@ -2,18 +2,30 @@
 
 use clap::Subcommand;
 use holdfast_core::{Check, CheckOutcome, Code, DrillReport};
+use holdfast_vault::DrillRecord;
 use serde_json::json;
 
 use crate::cli::Shared;
 use crate::cmd::block_on;
+use crate::config::Config;
 use crate::report::{Done, Failure, Output, table};
-use crate::wiring::Half;
+use crate::wiring::{Half, vault};
 
 /// Restore points, proven by restoring them.
 #[derive(Debug, Subcommand)]
 pub enum Drill {
+    /// Show the drills that ended
+    List {
+        /// Only this source.
+        source: Option<String>,
+    },
     /// Restore the newest point now and check it
     Run {
+        /// Which source.
+        source: String,
+    },
+    /// Show what the newest drill checked, and what it did not
+    Show {
         /// Which source.
         source: String,
     },
@@ -24,6 +36,7 @@ impl Drill {
     pub fn run(self, shared: &Shared, output: Output) -> Done {
         let config = shared.config()?;
         match self {
+            Self::List { source } => list(&config, source.as_deref(), output),
             Self::Run { source } => {
                 let source = config.source(&source)?.name.clone();
                 output.say(
@@ -33,8 +46,49 @@ impl Drill {
                 let report: DrillReport = block_on(vault.ask("drill.run", json!(source)))?;
                 finish(&report, output)
             }
+            Self::Show { source } => {
+                let records = read(&config, Some(&source))?;
+                let newest = records.last().ok_or_else(|| {
+                    Failure::new(
+                        Code::ZU307,
+                        format!("no drill of `{source}` has ended yet"),
+                        format!("`holdfast drill run {source}` makes one"),
+                    )
+                })?;
+                output.result(newest, || describe(&newest.report));
+                Ok(())
+            }
         }
     }
+}
+
+fn read(config: &Config, source: Option<&str>) -> Result<Vec<DrillRecord>, Failure> {
+    let source = source.map(|name| config.source(name)).transpose()?;
+    let place = vault::place(config)?;
+    Ok(holdfast_vault::drills(&place, source.map(|s| &s.name))?)
+}
+
+fn list(config: &Config, source: Option<&str>, output: Output) -> Done {
+    let records = read(config, source)?;
+    output.result(&records, || {
+        if records.is_empty() {
+            return "no drill has ended yet".to_owned();
+        }
+        let rows = records.iter().map(|record| {
+            let report = &record.report;
+            vec![
+                report.source.to_string(),
+                report.drilled_at.to_string(),
+                word(report).to_owned(),
+                format!("{:.1} s", report.rto.as_secs_f64()),
+                report.restored.to_string(),
+                report.point.to_string(),
+            ]
+        });
+        let header = ["SOURCE", "AT", "RESULT", "RTO", "RESTORED", "POINT"];
+        table(&header, &rows.collect::<Vec<_>>())
+    });
+    Ok(())
 }
 
 fn word(report: &DrillReport) -> &'static str {
