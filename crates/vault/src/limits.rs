@@ -65,3 +65,9 @@ pub const DRILL_TABLES: usize = 2_000;
 pub const DRILL_ROWS_MIN: u64 = 100;
 /// Findings that one check spells out; the others are counted.
 pub const DRILL_FINDINGS: usize = 5;
+/// How many frames a restore reads at once.
+pub const FRAMES_PER_READ: usize = 32;
+/// How long a restored server may take to replay its log; a server that ends is noticed at once.
+pub const PROMOTION_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often a restored server is asked whether it is promoted.
+pub const PROMOTION_POLL: Duration = Duration::from_millis(4);

@@ -4,13 +4,13 @@
 //! A base exists only when its signed manifest does, and that object is written last.
 
 mod base;
-mod bundle;
+pub(crate) mod bundle;
 mod error;
 mod format;
 mod layout;
 pub(crate) mod log;
 pub(crate) mod manifest;
-mod reader;
+pub(crate) mod reader;
 mod types;
 
 use std::path::Path;

@@ -1,6 +1,14 @@
 //! Bringing a restore point back into service, in a new directory.
 
 mod error;
+mod files;
+mod log;
+mod plan;
+mod programs;
+mod run;
+mod server;
+mod settings;
+mod superuser;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +23,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::PostgresConfig;
 
 pub use error::RestoreError;
+pub use run::restore;
+pub(crate) use run::restore_locally;
+pub(crate) use server::LocalServer;
 
 /// Which moment to bring back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,24 +190,4 @@ pub struct ServerAddress {
     pub pid: u32,
     /// Where it writes its log.
     pub log: PathBuf,
-}
-
-/// Brings a moment back into a new directory, and starts a server on it when asked to.
-///
-/// Blocks until everything is on disk, or the server is promoted. `progress` is told from several
-/// threads. The server outlives this process.
-///
-/// # Errors
-/// [`RestoreError`]. What was written stays for a look; nothing else was touched.
-pub fn restore(
-    place: &Place,
-    request: &RestoreRequest,
-    progress: &ProgressFn,
-) -> Result<Restored, RestoreError> {
-    let _ = (place, progress);
-    Err(RestoreError::Target {
-        target: request.at.to_string(),
-        why: "nothing is kept".to_owned(),
-        nearest: None,
-    })
 }

@@ -13,6 +13,14 @@ pub enum RepositoryError {
         /// The file and what is wrong with it.
         what: String,
     },
+    /// The spool and the repository disagree.
+    #[error("the spool contradicts the repository in the log of timeline {timeline} after {at}")]
+    Contradiction {
+        /// On which timeline.
+        timeline: u32,
+        /// Where the file of the spool begins.
+        at: Lsn,
+    },
     /// A checksum, a length or a name is wrong.
     #[error("the object `{key}` is damaged: {what}")]
     Damaged {
@@ -72,6 +80,7 @@ impl Coded for RepositoryError {
     fn code(&self) -> Code {
         match self {
             Self::BaseMismatch { .. } | Self::ServerManifest(_) => Code::ZI304,
+            Self::Contradiction { .. } => Code::ZI303,
             Self::Damaged { .. } => Code::ZI251,
             Self::Misuse { .. } => Code::ZB301,
             Self::MissingLog { .. } => Code::ZI302,
@@ -87,6 +96,9 @@ impl Coded for RepositoryError {
         let text = match self {
             Self::BaseMismatch { .. } | Self::ServerManifest(_) => {
                 "no restore point was made of it; the vault takes another base backup by itself"
+            }
+            Self::Contradiction { .. } => {
+                "nothing of it was used; restore with another state directory, then without the spool's part of the log"
             }
             Self::Damaged { .. } | Self::Signature { .. } => {
                 "nothing of it was used; keep the repository as it is, restore another point, or copy the object back from a replica"

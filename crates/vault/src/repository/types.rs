@@ -3,6 +3,8 @@
 use holdfast_core::{ByteCount, Lsn, PointId, SourceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::layout;
+
 /// What is known when a base backup begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseStart {
@@ -79,6 +81,25 @@ pub struct WalPlace {
     pub timeline: u32,
     /// The size of one file of the log.
     pub segment_bytes: u32,
+}
+
+impl WalPlace {
+    /// Returns PostgreSQL's name of the segment that contains `position`.
+    pub fn segment_name(&self, position: Lsn) -> String {
+        layout::segment_name(self, position)
+    }
+
+    /// Returns where the segment that contains `position` begins.
+    pub fn segment_start(&self, position: Lsn) -> Lsn {
+        Lsn(position.0 - position.0 % u64::from(self.segment_bytes.max(1)))
+    }
+
+    /// Returns where the segment of this timeline with this name begins.
+    pub fn read_segment_name(&self, name: &str) -> Option<Lsn> {
+        layout::read_segment_name(name, self.segment_bytes)
+            .filter(|(timeline, _)| *timeline == self.timeline)
+            .map(|(_, start)| start)
+    }
 }
 
 /// A base in few words.

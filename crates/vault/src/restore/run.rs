@@ -1,0 +1,237 @@
+//! The whole way: plan, files, log, settings, server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use holdfast_core::ByteCount;
+
+use super::log::{self, Brought};
+use super::plan::{Plan, Stop};
+use super::programs::{self, Programs};
+use super::server::{self, LocalServer};
+use super::settings::{self, Wanted};
+use super::{
+    Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, Restored,
+    ServerAddress, Start, files,
+};
+use crate::config::system_clock;
+
+/// Brings a moment back into a new directory, and starts a server on it when asked to.
+///
+/// Blocks until everything is on disk, or the server is promoted. `progress` is told from several
+/// threads. The server outlives this process.
+///
+/// # Errors
+/// [`RestoreError`]. What was written stays for a look; nothing else was touched.
+pub fn restore(
+    place: &Place,
+    request: &RestoreRequest,
+    progress: &ProgressFn,
+) -> Result<Restored, RestoreError> {
+    restore_locally(place, request, progress).map(|(restored, _)| restored)
+}
+
+/// As [`restore`], and returns how to get into the server without a password.
+pub(crate) fn restore_locally(
+    place: &Place,
+    request: &RestoreRequest,
+    progress: &ProgressFn,
+) -> Result<(Restored, Option<LocalServer>), RestoreError> {
+    let clock = Watch::start(progress);
+    let plan = Plan::make(place, request, system_clock()())?;
+    let major = plan.base.manifest.major;
+    let account = programs::account(&place.postgres, &request.into);
+    let programs = match request.start {
+        Start::Yes { .. } => {
+            let account = account?;
+            if let Some(account) = &account {
+                programs::check_reach(account, &request.into)?;
+            }
+            Some(programs::find(&place.postgres, major, account)?)
+        }
+        // Without a server the account is a courtesy: root may restore where there is none.
+        Start::No => {
+            let account = account.ok().flatten();
+            programs::find(&place.postgres, major, account.clone())
+                .ok()
+                .or(Some(Programs { bin: std::path::PathBuf::new(), account }))
+        }
+    };
+    let programs = programs.unwrap_or(Programs { bin: std::path::PathBuf::new(), account: None });
+    let port = match request.start {
+        Start::Yes { port } => server::choose_port(port, &request.into)?,
+        Start::No => 5432,
+    };
+    let (bytes, brought) = write(&plan, request, &programs, &clock)?;
+    let sockets = server::socket_folder(&request.into, &programs)?;
+    let stop = settled_stop(&plan, &brought, request)?;
+    settings::write(&Wanted {
+        directory: &request.into,
+        major,
+        timeline: plan.timeline(),
+        stop,
+        port,
+        sockets: &sockets,
+        libraries: &programs.libraries(),
+        owner: programs::owner(programs.account.as_ref()),
+    })?;
+    let files_s = clock.seconds();
+    let mut restored = Restored {
+        source: request.source.clone(),
+        point: plan.base.manifest.point.clone(),
+        at: request.at.to_string(),
+        directory: request.into.clone(),
+        wal_end: brought.end,
+        newest_commit: brought.newest_commit,
+        bytes: ByteCount(bytes.saturating_add(brought.bytes)),
+        files_s,
+        promoted_s: None,
+        server: None,
+    };
+    if request.start == Start::No {
+        sync(&request.into)?;
+        return Ok((restored, None));
+    }
+    let starting = server::start(&request.into, &programs, major)?;
+    let promoted = starting.wait(&|| clock.tell(RestorePhase::Replay, 0));
+    let local = promoted
+        .and_then(|promoted| promoted.first_write(&sockets, port))
+        .map_err(|error| explain(error, request, &brought))?;
+    restored.promoted_s = Some(clock.seconds());
+    restored.server = Some(ServerAddress {
+        host: "127.0.0.1".to_owned(),
+        port,
+        pid: local.pid,
+        log: local.log.clone(),
+    });
+    Ok((restored, Some(local)))
+}
+
+/// Writes files and log at the same time.
+fn write(
+    plan: &Plan,
+    request: &RestoreRequest,
+    programs: &Programs,
+    clock: &Watch,
+) -> Result<(u64, Brought), RestoreError> {
+    let owner = programs::owner(programs.account.as_ref());
+    let into = request.into.as_path();
+    files::make_directory(into, owner)?;
+    files::make_folder(&into.join("pg_wal"), owner)?;
+    let log_bytes: u64 = plan.stretches.iter().map(|s| s.to.since(s.from).0).sum();
+    let total = plan.base.manifest.files_bytes().saturating_add(log_bytes);
+    clock.total.store(total, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let bringing = scope.spawn(|| {
+            log::bring(plan, into, owner, &|bytes| clock.tell(RestorePhase::Wal, bytes))
+        });
+        let written = files::write_all(plan, into, owner, &|bytes| {
+            clock.tell(RestorePhase::Files, bytes);
+        });
+        let brought = bringing.join().map_err(|_| files::thread_gone())?;
+        Ok((written?, brought?))
+    })
+}
+
+/// Decides where recovery stops now that the log has been read.
+fn settled_stop(
+    plan: &Plan,
+    brought: &Brought,
+    request: &RestoreRequest,
+) -> Result<Stop, RestoreError> {
+    match (plan.stop, brought.newest_commit) {
+        // PostgreSQL refuses a time that no later commit confirms.
+        (Stop::Time(time), Some(newest)) if time >= newest => {
+            if plan.is_cut {
+                return Err(RestoreError::Target {
+                    target: request.at.to_string(),
+                    why: "log is missing before that time".to_owned(),
+                    nearest: Some(newest.to_string()),
+                });
+            }
+            Ok(Stop::End)
+        }
+        (Stop::Time(_), None) => Ok(Stop::End),
+        (Stop::Before(lsn) | Stop::Lsn(lsn), _) if lsn >= brought.end => Ok(Stop::End),
+        (stop, _) => Ok(stop),
+    }
+}
+
+/// Makes PostgreSQL's words about an impossible target ours.
+fn explain(error: RestoreError, request: &RestoreRequest, brought: &Brought) -> RestoreError {
+    match error {
+        RestoreError::Server { why, .. } if why.contains("before configured recovery target") => {
+            RestoreError::Target {
+                target: request.at.to_string(),
+                why: "the log ends before it".to_owned(),
+                nearest: Some(brought.end.to_string()),
+            }
+        }
+        error => error,
+    }
+}
+
+/// Makes everything below a directory durable.
+fn sync(directory: &Path) -> Result<(), RestoreError> {
+    let opened = std::fs::File::open(directory);
+    let synced = opened.and_then(|folder| {
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&folder)?;
+        #[cfg(not(target_os = "linux"))]
+        {
+            drop(folder);
+            rustix::fs::sync();
+        }
+        Ok(())
+    });
+    synced.map_err(|source| files::failed("make durable", directory, source))
+}
+
+/// Measures and tells.
+struct Watch {
+    began: Instant,
+    total: AtomicU64,
+    done: AtomicU64,
+    progress: ProgressFn,
+    told: Mutex<Option<Instant>>,
+}
+
+/// How often progress is told at most.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+
+impl Watch {
+    fn start(progress: &ProgressFn) -> Self {
+        Self {
+            began: Instant::now(),
+            total: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            progress: Arc::clone(progress),
+            told: Mutex::new(None),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn tell(&self, phase: RestorePhase, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let Ok(mut told) = self.told.lock() else {
+            return;
+        };
+        if told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        *told = Some(Instant::now());
+        drop(told);
+        (self.progress)(Progress {
+            phase,
+            done: ByteCount(done),
+            total: ByteCount(self.total.load(Ordering::Relaxed)),
+            elapsed: self.began.elapsed(),
+        });
+    }
+}

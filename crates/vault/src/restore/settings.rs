@@ -1,0 +1,280 @@
+//! Settings of a restored server: recovery, and nothing that reaches back to the source.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use holdfast_core::Timestamp;
+
+use super::RestoreError;
+use super::files::{Owner, create, failed};
+use super::plan::Stop;
+
+/// The file with PostgreSQL's main settings.
+const MAIN: &str = "postgresql.conf";
+/// The file whose settings win over the main one; PostgreSQL and `ALTER SYSTEM` read and write it.
+const AUTO: &str = "postgresql.auto.conf";
+/// Who may log in to the restored server.
+const HBA: &str = "holdfast_hba.conf";
+/// An empty map of names.
+const IDENT: &str = "holdfast_ident.conf";
+
+/// What the settings depend on.
+pub(super) struct Wanted<'a> {
+    pub(super) directory: &'a Path,
+    pub(super) major: u32,
+    pub(super) timeline: u32,
+    pub(super) stop: Stop,
+    pub(super) port: u16,
+    /// The private folder of the local socket.
+    pub(super) sockets: &'a Path,
+    /// Folders with the libraries of the PostgreSQL that will run it, when it is known.
+    pub(super) libraries: &'a [std::path::PathBuf],
+    pub(super) owner: Owner,
+}
+
+/// Writes everything that makes the data directory recover to its target and stay by itself.
+pub(super) fn write(wanted: &Wanted<'_>) -> Result<(), RestoreError> {
+    let directory = wanted.directory;
+    let main = read(&directory.join(MAIN))?;
+    let auto = read(&directory.join(AUTO))?;
+    let preload = preload(&main, &auto, wanted.libraries);
+    let mut text = disarm_lines(&auto);
+    text.push_str("# What follows was written by holdfast when it restored this directory.\n");
+    for (name, value) in settings(wanted, &preload) {
+        let value = value.replace('\\', "\\\\").replace('\'', "''");
+        text.push_str(&format!("{name} = '{value}'\n"));
+    }
+    replace(directory, AUTO, &text, wanted.owner)?;
+    let main = if main.is_empty() { MINIMAL.to_owned() } else { disarm_lines(&main) };
+    replace(directory, MAIN, &main, wanted.owner)?;
+    replace(directory, HBA, ADMITTED, wanted.owner)?;
+    replace(directory, IDENT, "", wanted.owner)?;
+    replace(directory, "recovery.signal", "", wanted.owner)
+}
+
+/// Every source may keep its settings outside of the data directory, as Debian does.
+const MINIMAL: &str = "# The source kept its settings elsewhere.\n\
+    max_connections = 100\nmax_prepared_transactions = 256\n";
+
+/// The local socket lies in a folder that only the server's account can enter.
+const ADMITTED: &str = "# Written by holdfast: the roles and passwords are those of the source.\n\
+    local all all trust\n\
+    host all all 127.0.0.1/32 md5\n";
+
+/// Returns the settings that win over those of the source.
+fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
+    let within = |name: &str| wanted.directory.join(name).display().to_string();
+    let mut all: Vec<(&'static str, String)> = QUIET
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect();
+    all.extend([
+        ("hba_file", within(HBA)),
+        ("ident_file", within(IDENT)),
+        ("port", wanted.port.to_string()),
+        ("unix_socket_directories", wanted.sockets.display().to_string()),
+        ("shared_preload_libraries", preload.to_owned()),
+        ("recovery_target_timeline", wanted.timeline.to_string()),
+    ]);
+    if wanted.major >= 15 {
+        all.push(("archive_library", String::new()));
+    }
+    if wanted.major >= 18 {
+        all.push(("io_method", "worker".to_owned()));
+    }
+    let (mut lsn, mut time, mut inclusive) = (String::new(), String::new(), "on");
+    match wanted.stop {
+        Stop::Before(at) => {
+            lsn = at.to_string();
+            inclusive = "off";
+        }
+        Stop::End => {}
+        Stop::Lsn(at) => lsn = at.to_string(),
+        Stop::Time(at) => time = postgres_time(at),
+    }
+    all.extend([
+        ("recovery_target_lsn", lsn),
+        ("recovery_target_time", time),
+        ("recovery_target_inclusive", inclusive.to_owned()),
+    ]);
+    all
+}
+
+/// What keeps a restored server by itself, whatever the source was configured to do.
+const QUIET: [(&str, &str); 24] = [
+    ("archive_command", ""),
+    ("archive_mode", "off"),
+    ("archive_cleanup_command", ""),
+    ("recovery_end_command", ""),
+    // The log lies in pg_wal already; recovery insists on a command, and this one always says no.
+    ("restore_command", "false"),
+    ("recovery_target", ""),
+    ("recovery_target_name", ""),
+    ("recovery_target_xid", ""),
+    ("recovery_target_action", "promote"),
+    ("primary_conninfo", ""),
+    ("primary_slot_name", ""),
+    // Commits would wait for ever for a standby that is not there.
+    ("synchronous_standby_names", ""),
+    // Subscriptions would take from the publisher what the source still needs.
+    ("max_logical_replication_workers", "0"),
+    ("listen_addresses", "127.0.0.1"),
+    ("unix_socket_permissions", "0700"),
+    ("unix_socket_group", ""),
+    ("ssl", "off"),
+    ("external_pid_file", ""),
+    ("logging_collector", "off"),
+    ("log_destination", "stderr"),
+    ("lc_messages", "C"),
+    ("huge_pages", "try"),
+    ("session_preload_libraries", ""),
+    ("local_preload_libraries", ""),
+];
+
+/// Returns the time as PostgreSQL reads it whatever `TimeZone` says.
+fn postgres_time(at: Timestamp) -> String {
+    let text = at.to_string();
+    format!("{}+00", text.trim_end_matches('Z').replace('T', " "))
+}
+
+/// Turns lines off that would lead out of the directory: other files, other places.
+fn disarm_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let name: String = line
+            .trim_start()
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_' || *c == '.')
+            .collect::<String>()
+            .to_ascii_lowercase();
+        if ELSEWHERE.contains(&name.as_str()) {
+            out.push_str("# turned off by holdfast: ");
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+const ELSEWHERE: [&str; 9] = [
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
+    "promote_trigger_file",
+];
+
+/// Returns the libraries that the source loads at start, without jobs and what is not installed.
+fn preload(main: &str, auto: &str, libraries: &[std::path::PathBuf]) -> String {
+    let value = setting(auto, "shared_preload_libraries")
+        .or_else(|| setting(main, "shared_preload_libraries"))
+        .unwrap_or_default();
+    let kept: Vec<&str> = value
+        .split(',')
+        .map(|name| name.trim().trim_matches('"'))
+        .filter(|name| !name.is_empty() && !is_job(name) && is_installed(name, libraries))
+        .collect();
+    kept.join(",")
+}
+
+/// Tells whether a library runs jobs of its own accord.
+fn is_job(library: &str) -> bool {
+    let name = library.rsplit('/').next().unwrap_or(library);
+    matches!(name.trim_end_matches(".so"), "pg_cron" | "pg_partman_bgw" | "pg_timetable")
+}
+
+fn is_installed(library: &str, libraries: &[std::path::PathBuf]) -> bool {
+    let name = library.trim_start_matches("$libdir/").trim_end_matches(".so");
+    if name.starts_with('/') {
+        return Path::new(library).is_file();
+    }
+    ["so", "dylib"]
+        .iter()
+        .any(|end| libraries.iter().any(|dir| dir.join(format!("{name}.{end}")).is_file()))
+}
+
+/// Returns the last value of a setting in a file, unquoted.
+fn setting(text: &str, wanted: &str) -> Option<String> {
+    let mut found = None;
+    for line in text.lines() {
+        let line = line.trim_start();
+        let Some((name, rest)) = line.split_once(|c: char| c == '=' || c.is_whitespace()) else {
+            continue;
+        };
+        if !name.eq_ignore_ascii_case(wanted) {
+            continue;
+        }
+        let rest = rest.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
+        let value = match rest.strip_prefix('\'') {
+            Some(quoted) => quoted.split('\'').next().unwrap_or_default(),
+            None => rest.split('#').next().unwrap_or_default().trim(),
+        };
+        found = Some(value.to_owned());
+    }
+    found
+}
+
+fn read(path: &Path) -> Result<String, RestoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(failed("read", path, source)),
+    }
+}
+
+/// Writes a file anew beside the old one and gives it the old one's name.
+fn replace(directory: &Path, name: &str, text: &str, owner: Owner) -> Result<(), RestoreError> {
+    let fresh = directory.join(format!("{name}.holdfast"));
+    let path = directory.join(name);
+    let file = create(&fresh, owner)?;
+    file.write_all_at(text.as_bytes(), 0)
+        .and_then(|()| fs::rename(&fresh, &path))
+        .map_err(|source| failed("write", &path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_lead_elsewhere_are_turned_off_and_others_stay() {
+        let text = "data_directory = '/var/lib/postgresql'\nwork_mem = 4MB\n  INCLUDE_DIR 'conf.d'\n#include 'x'\n";
+        assert_eq!(
+            disarm_lines(text),
+            "# turned off by holdfast: data_directory = '/var/lib/postgresql'\nwork_mem = 4MB\n\
+             # turned off by holdfast:   INCLUDE_DIR 'conf.d'\n#include 'x'\n"
+        );
+    }
+
+    #[test]
+    fn the_last_value_of_a_setting_counts() {
+        let text = "a = 'x' # 'y'\n#a = 'z'\nA 'w'\nab = 1\n";
+        assert_eq!(setting(text, "a").as_deref(), Some("w"));
+        assert_eq!(setting("a=b # c", "a").as_deref(), Some("b"));
+        assert_eq!(setting(text, "b"), None);
+    }
+
+    #[test]
+    fn libraries_that_run_jobs_or_are_missing_are_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["pg_cron.so", "pg_stat_statements.so"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let main = "shared_preload_libraries = 'pg_cron, pg_stat_statements,gone'";
+        let dirs = [folder.path().to_owned()];
+        assert_eq!(preload(main, "", &dirs), "pg_stat_statements");
+        assert_eq!(preload(main, "shared_preload_libraries = ''", &dirs), "");
+    }
+
+    #[test]
+    fn a_time_is_written_with_its_zone() {
+        let at: Timestamp = "2026-04-24T15:04:05.000009Z".parse().unwrap();
+        assert_eq!(postgres_time(at), "2026-04-24 15:04:05.000009+00");
+    }
+}
