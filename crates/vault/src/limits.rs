@@ -51,6 +51,8 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
 /// The largest proof or history file that is read, in bytes.
 pub const NOTE_BYTES: u64 = 4 << 20;
+/// When a drill that could not be run is tried again.
+pub const DRILL_AGAIN: Duration = Duration::from_secs(30);
 /// How often a drill looks at its server.
 pub const DRILL_POLL: Duration = Duration::from_millis(20);
 /// How long a restored server may replay the log before it counts as failed.

@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{
-    Code, Coded, DrillReport, NoWayBack, SourceName, Timestamp, WayBack, WayBackAnswer,
+    Code, Coded, DrillReport, ErrorChain, NoWayBack, PointId, SourceName, Timestamp, WayBack,
+    WayBackAnswer,
 };
 use holdfast_store::ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::Capture;
 use crate::config::{Clock, VaultConfig};
-use crate::drill::DrillError;
-use crate::repository::{Repository, RepositoryError};
+use crate::drill::{self, DrillContext, DrillError};
+use crate::limits::{DRILL_AGAIN, POLL};
+use crate::repository::{Reader, Repository, RepositoryError};
+use crate::restore::Place;
 use crate::spool::{Spool, SpoolError};
 use crate::standing::{Standing, Standings};
 use crate::status::SourceStatus;
@@ -31,6 +35,8 @@ struct Shared {
     clock: Clock,
     repository: Repository,
     standings: Standings,
+    /// One drill at a time in a process: each is a whole restore.
+    drilling: tokio::sync::Mutex<()>,
 }
 
 /// Why the vault cannot be opened or go on as a whole; a source's own trouble is in its status.
@@ -119,6 +125,7 @@ impl Vault {
                 clock,
                 repository,
                 standings,
+                drilling: tokio::sync::Mutex::new(()),
             }),
         };
         for standing in vault.shared.standings.values() {
@@ -128,8 +135,27 @@ impl Vault {
                 code: error.code(),
                 source: Box::new(error),
             })?;
+            vault.remember(standing)?;
         }
         Ok(vault)
+    }
+
+    /// Takes up what drills of a source have proven before.
+    fn remember(&self, standing: &Standing) -> Result<(), VaultError> {
+        let shared = &self.shared;
+        let key = shared.key.verifying_key();
+        let name = &standing.config.name;
+        let reader = Reader::open(&shared.config.repository, Some(key))?;
+        let remembered =
+            drill::recall(&reader, &shared.ledger, name).map_err(|error| VaultError::Recall {
+                name: name.clone(),
+                code: error.code(),
+                source: Box::new(error),
+            })?;
+        let mut facts = standing.facts();
+        facts.proof = remembered.proof;
+        facts.proof_status = remembered.status;
+        Ok(())
     }
 
     /// Captures, ships and drills until `stop`; returns after everything is flushed.
@@ -144,6 +170,9 @@ impl Vault {
         let mut parts = tokio::task::JoinSet::new();
         for capture in captures {
             parts.spawn(capture.run());
+        }
+        for standing in self.shared.standings.values() {
+            parts.spawn(self.clone().keep_proving(standing.clone(), stop.clone()));
         }
         while parts.join_next().await.is_some() {}
         Ok(())
@@ -180,11 +209,92 @@ impl Vault {
     /// # Errors
     /// [`DrillError`] when there was nothing to restore or the drill could not be run.
     pub async fn drill(&self, source: &SourceName) -> Result<DrillReport, DrillError> {
-        match self.shared.standings.get(source) {
-            None => Err(DrillError::Unknown(source.clone())),
-            Some(_) => Err(DrillError::NoPoint(source.clone())),
+        let standing = self.shared.standings.get(source);
+        let standing = standing.ok_or_else(|| DrillError::Unknown(source.clone()))?;
+        self.prove(standing).await
+    }
+
+    /// Runs one drill and lets status and guard know how it ended.
+    async fn prove(&self, standing: &Standing) -> Result<DrillReport, DrillError> {
+        let shared = &self.shared;
+        let _alone = shared.drilling.lock().await;
+        let _busy = standing.busy("drill");
+        let ctx = DrillContext {
+            place: Place {
+                state: shared.config.state.clone(),
+                repository: shared.config.repository.clone(),
+                vault_key: Some(shared.key.verifying_key()),
+                postgres: shared.config.postgres.clone(),
+            },
+            config: shared.config.drill.clone(),
+            repository: shared.repository.clone(),
+            ledger: shared.ledger.clone(),
+            key: shared.key.clone(),
+            clock: shared.clock.clone(),
+        };
+        let drilled = drill::drill(&ctx, &standing.config).await?;
+        let mut facts = standing.facts();
+        facts.proof_status = drill::status(&drilled.report);
+        if drilled.proof.is_some() {
+            facts.proof = drilled.proof;
+        }
+        Ok(drilled.report)
+    }
+
+    /// Drills a source as soon as it has a base that no drill has restored, and then again and again.
+    async fn keep_proving(self, standing: Arc<Standing>, stop: CancellationToken) {
+        let every = self.shared.config.drill.every;
+        let mut tried: Option<(PointId, Timestamp)> = None;
+        while !stop.is_cancelled() {
+            let now = (self.shared.clock)();
+            if let Some(point) = due(&standing, tried.as_ref(), every, now) {
+                tried = Some((point, now));
+                let source = &standing.config.name;
+                match self.prove(&standing).await {
+                    Ok(report) if report.passed() => {
+                        let rto_s = report.rto.as_secs_f64();
+                        tracing::info!(%source, point = %report.point, rto_s, "drill passed");
+                    }
+                    Ok(report) => {
+                        tracing::error!(%source, point = %report.point, "drill failed");
+                    }
+                    Err(error) => {
+                        let what = ErrorChain(&error);
+                        tracing::warn!(%source, %what, "the drill could not be run");
+                        // It says nothing about the point, so it is tried again sooner.
+                        let earlier = now.minus(every.saturating_sub(DRILL_AGAIN));
+                        tried = tried.map(|(point, _)| (point, earlier));
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
         }
     }
+}
+
+/// Returns the newest base if it is time to drill: it was never tried, or long enough ago.
+fn due(
+    standing: &Standing,
+    tried: Option<&(PointId, Timestamp)>,
+    every: Duration,
+    now: Timestamp,
+) -> Option<PointId> {
+    let facts = standing.facts();
+    let point = facts.point.clone()?;
+    let proven = facts.proof.as_ref().map(|proof| {
+        let report = proof.report();
+        (report.point.clone(), report.drilled_at)
+    });
+    let is_fresh = |one: Option<&(PointId, Timestamp)>| {
+        one.is_some_and(|(of, at)| *of == point && *at <= now && now.since(*at) < every)
+    };
+    if is_fresh(tried) || is_fresh(proven.as_ref()) {
+        return None;
+    }
+    Some(point)
 }
 
 impl WayBack for Vault {

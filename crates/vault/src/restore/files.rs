@@ -101,7 +101,8 @@ pub(super) fn create(path: &Path, owner: Owner) -> Result<File, RestoreError> {
     };
     let file = opened.map_err(|source| failed("make", path, source))?;
     if let Some((user, group)) = owner.0 {
-        fchown(&file, Some(user), Some(group)).map_err(|source| failed("give away", path, source))?;
+        fchown(&file, Some(user), Some(group))
+            .map_err(|source| failed("give away", path, source))?;
     }
     Ok(file)
 }
@@ -109,8 +110,9 @@ pub(super) fn create(path: &Path, owner: Owner) -> Result<File, RestoreError> {
 /// Gives a path to the owner.
 pub(super) fn own(path: &Path, owner: Owner) -> Result<(), RestoreError> {
     match owner.0 {
-        Some((user, group)) => chown(path, Some(user), Some(group))
-            .map_err(|source| failed("give away", path, source)),
+        Some((user, group)) => {
+            chown(path, Some(user), Some(group)).map_err(|source| failed("give away", path, source))
+        }
         None => Ok(()),
     }
 }
@@ -169,7 +171,9 @@ pub(super) fn write_all(
         Ok(bytes)
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..limits::PACK_THREADS).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (1..limits::PACK_THREADS)
+            .map(|_| scope.spawn(work))
+            .collect();
         let mut total = work()?;
         for thread in threads {
             let ended = thread.join().map_err(|_| thread_gone())?;
@@ -221,7 +225,12 @@ fn prepare(plan: &Plan, directory: &Path, owner: Owner) -> Result<Vec<Placed>, R
 }
 
 /// Folders that PostgreSQL will not make itself.
-const NEEDED_FOLDERS: [&str; 4] = ["pg_wal", "pg_wal/archive_status", "pg_tblspc", "pg_replslot"];
+const NEEDED_FOLDERS: [&str; 4] = [
+    "pg_wal",
+    "pg_wal/archive_status",
+    "pg_tblspc",
+    "pg_replslot",
+];
 
 /// Returns all frames in groups, the last first, so that popping takes them in order.
 fn groups(plan: &Plan) -> Result<Vec<Group>, RestoreError> {
@@ -303,7 +312,8 @@ impl<'a> Writer<'a> {
                 break;
             }
             let (first, last) = (file.start.max(at), file.end.min(end));
-            let within = |position: u64| usize::try_from(position.saturating_sub(at)).unwrap_or(usize::MAX);
+            let within =
+                |position: u64| usize::try_from(position.saturating_sub(at)).unwrap_or(usize::MAX);
             let bytes = raw.get(within(first)..within(last)).unwrap_or_default();
             if self.open.as_ref().is_none_or(|(open, _)| *open != index) {
                 self.open = Some((index, create(&file.path, self.owner)?));

@@ -44,7 +44,8 @@ pub(super) fn bring(
         if let Some(text) = &stretch.history {
             let path = folder.join(format!("{:08X}.history", stretch.at.timeline));
             let file = create(&path, owner)?;
-            file.write_all_at(text, 0).map_err(|source| written(&path, source))?;
+            file.write_all_at(text, 0)
+                .map_err(|source| written(&path, source))?;
         }
         // Records may straddle a switch of timelines, and the newest commit is all that is wanted.
         let mut scan = Scan::new(&stretch.at);
@@ -170,7 +171,13 @@ fn write(path: &Path, filled: &[u8], at: &WalPlace, owner: Owner) -> Result<(), 
     let last = u64::from(at.segment_bytes).saturating_sub(1);
     let is_whole = u64::try_from(filled.len()).is_ok_and(|length| length > last);
     file.write_all_at(filled, 0)
-        .and_then(|()| if is_whole { Ok(()) } else { file.write_all_at(&[0], last) })
+        .and_then(|()| {
+            if is_whole {
+                Ok(())
+            } else {
+                file.write_all_at(&[0], last)
+            }
+        })
         .map_err(|source| written(path, source))
 }
 

@@ -63,7 +63,9 @@ impl Plan {
             text: request.at.to_string(),
         };
         let stop = match &request.at {
-            RestoreTarget::Before(action) => Stop::Before(look_up(place, &reader, request, action)?),
+            RestoreTarget::Before(action) => {
+                Stop::Before(look_up(place, &reader, request, action)?)
+            }
             RestoreTarget::BeforeLsn(lsn) => Stop::Before(*lsn),
             RestoreTarget::Latest => Stop::End,
             RestoreTarget::Lsn(lsn) => Stop::Lsn(*lsn),
@@ -79,7 +81,9 @@ impl Plan {
             Stop::Time(time) => base.at <= time,
         };
         let Some(chosen) = bases.iter().rfind(fits) else {
-            let oldest = bases.iter().find(|base| matches!(stop, Stop::Time(_)) || is_same(base));
+            let oldest = bases
+                .iter()
+                .find(|base| matches!(stop, Stop::Time(_)) || is_same(base));
             let nearest = oldest.map(|base| match stop {
                 Stop::Time(_) => base.at.to_string(),
                 Stop::Before(_) | Stop::End | Stop::Lsn(_) => base.stop_lsn.to_string(),
@@ -160,9 +164,15 @@ fn look_up(
         let draft = &entry.draft;
         let is_it = draft.kind == DESTRUCTION_SEEN
             && draft.action.as_ref() == Some(action)
-            && draft.source.as_ref().is_none_or(|source| *source == request.source);
+            && draft
+                .source
+                .as_ref()
+                .is_none_or(|source| *source == request.source);
         if is_it {
-            found = draft.body.get("before_lsn").and_then(|value| value.as_str()?.parse().ok());
+            found = draft
+                .body
+                .get("before_lsn")
+                .and_then(|value| value.as_str()?.parse().ok());
         }
     })
     .map_err(|error| failed(Box::new(error)))?;
@@ -202,7 +212,11 @@ fn stretches(
 }
 
 fn is_cut(stretch: &Stretch) -> bool {
-    stretch.log.runs().last().is_some_and(|run| run.0 > stretch.to)
+    stretch
+        .log
+        .runs()
+        .last()
+        .is_some_and(|run| run.0 > stretch.to)
 }
 
 /// Returns the log up to `timeline`, or `None` when that is no descendant or has holes.
@@ -220,14 +234,21 @@ fn line_to(
     let Ok(history) = TimelineHistory::parse(&text) else {
         return Ok(None);
     };
-    let Some(begin) = history.switches.iter().position(|s| s.timeline == base.timeline) else {
+    let Some(begin) = history
+        .switches
+        .iter()
+        .position(|s| s.timeline == base.timeline)
+    else {
         return Ok(None);
     };
     let mut line = Vec::new();
     let mut from = base.start_lsn;
     for switch in history.switches.iter().skip(begin) {
         let mut stretch = stretch(place, reader, &on(switch.timeline), from)?;
-        let is_whole = stretch.log.end_from(from).is_some_and(|end| end >= switch.at);
+        let is_whole = stretch
+            .log
+            .end_from(from)
+            .is_some_and(|end| end >= switch.at);
         if !is_whole || switch.at < base.stop_lsn {
             return Ok(None);
         }

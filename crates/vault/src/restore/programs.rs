@@ -31,7 +31,10 @@ pub(super) struct Programs {
 ///
 /// # Errors
 /// When we are root and the account does not exist: PostgreSQL refuses to run as root.
-pub(super) fn account(config: &PostgresConfig, into: &Path) -> Result<Option<Account>, RestoreError> {
+pub(super) fn account(
+    config: &PostgresConfig,
+    into: &Path,
+) -> Result<Option<Account>, RestoreError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }

@@ -57,10 +57,16 @@ pub(crate) fn restore_locally(
             let account = account.ok().flatten();
             programs::find(&place.postgres, major, account.clone())
                 .ok()
-                .or(Some(Programs { bin: std::path::PathBuf::new(), account }))
+                .or(Some(Programs {
+                    bin: std::path::PathBuf::new(),
+                    account,
+                }))
         }
     };
-    let programs = programs.unwrap_or(Programs { bin: std::path::PathBuf::new(), account: None });
+    let programs = programs.unwrap_or(Programs {
+        bin: std::path::PathBuf::new(),
+        account: None,
+    });
     let port = match request.start {
         Start::Yes { port } => server::choose_port(port, &request.into)?,
         Start::No => 5432,
@@ -126,7 +132,9 @@ fn write(
     clock.total.store(total, Ordering::Relaxed);
     std::thread::scope(|scope| {
         let bringing = scope.spawn(|| {
-            log::bring(plan, into, owner, &|bytes| clock.tell(RestorePhase::Wal, bytes))
+            log::bring(plan, into, owner, &|bytes| {
+                clock.tell(RestorePhase::Wal, bytes)
+            })
         });
         let written = files::write_all(plan, into, owner, &|bytes| {
             clock.tell(RestorePhase::Files, bytes);
@@ -218,7 +226,10 @@ impl Watch {
     }
 
     fn tell(&self, phase: RestorePhase, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let done = self
+            .done
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes);
         let Ok(mut told) = self.told.lock() else {
             return;
         };

@@ -70,7 +70,10 @@ pub(super) fn choose_port(wanted: Option<u16>, into: &Path) -> Result<u16, Resto
 }
 
 /// Returns the private folder for the local socket, in the data directory when its path is short.
-pub(super) fn socket_folder(directory: &Path, programs: &Programs) -> Result<PathBuf, RestoreError> {
+pub(super) fn socket_folder(
+    directory: &Path,
+    programs: &Programs,
+) -> Result<PathBuf, RestoreError> {
     let near = directory.join(".sockets");
     let length = near.as_os_str().len();
     let folder = if length + ".s.PGSQL.65535".len() < SOCKET_PATH_BYTES {
@@ -98,13 +101,21 @@ pub(super) struct Starting {
 }
 
 /// Starts the server in a session of its own, so that it outlives us.
-pub(super) fn start(directory: &Path, programs: &Programs, major: u32) -> Result<Starting, RestoreError> {
+pub(super) fn start(
+    directory: &Path,
+    programs: &Programs,
+    major: u32,
+) -> Result<Starting, RestoreError> {
     let log = directory.join(LOG);
     let out = create(&log, owner(programs.account.as_ref()))?;
-    let err = out.try_clone().map_err(|source| failed("share", &log, source))?;
+    let err = out
+        .try_clone()
+        .map_err(|source| failed("share", &log, source))?;
     let postgres = programs.bin.join("postgres");
     let account = programs.account.as_ref();
-    let setsid = ["/usr/bin/setsid", "/bin/setsid"].into_iter().find(|path| Path::new(path).is_file());
+    let setsid = ["/usr/bin/setsid", "/bin/setsid"]
+        .into_iter()
+        .find(|path| Path::new(path).is_file());
     let mut starting = match setsid {
         Some(setsid) => {
             let mut starting = command(OsStr::new(setsid), account);
@@ -200,7 +211,11 @@ pub(super) struct Promoted {
 
 impl Promoted {
     /// Commits a first transaction and returns how to get in.
-    pub(super) fn first_write(self, sockets: &Path, port: u16) -> Result<LocalServer, RestoreError> {
+    pub(super) fn first_write(
+        self,
+        sockets: &Path,
+        port: u16,
+    ) -> Result<LocalServer, RestoreError> {
         let mut last = "no role was found in it".to_owned();
         for superuser in superuser::names(&self.directory) {
             let server = LocalServer {
@@ -213,7 +228,10 @@ impl Promoted {
             for database in ["postgres", "template1"] {
                 let committed = server.connect(database).and_then(|mut connection| {
                     // Asking for a transaction's number makes its end a record in the log.
-                    connection.query("SELECT pg_current_xact_id()", "write to the restored server")
+                    connection.query(
+                        "SELECT pg_current_xact_id()",
+                        "write to the restored server",
+                    )
                 });
                 match committed {
                     Ok(_) => return Ok(server),

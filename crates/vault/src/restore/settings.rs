@@ -47,7 +47,11 @@ pub(super) fn write(wanted: &Wanted<'_>) -> Result<(), RestoreError> {
         text.push_str(&format!("{name} = '{value}'\n"));
     }
     replace(directory, AUTO, &text, wanted.owner)?;
-    let main = if main.is_empty() { MINIMAL.to_owned() } else { disarm_lines(&main) };
+    let main = if main.is_empty() {
+        MINIMAL.to_owned()
+    } else {
+        disarm_lines(&main)
+    };
     replace(directory, MAIN, &main, wanted.owner)?;
     replace(directory, HBA, ADMITTED, wanted.owner)?;
     replace(directory, IDENT, "", wanted.owner)?;
@@ -74,7 +78,10 @@ fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
         ("hba_file", within(HBA)),
         ("ident_file", within(IDENT)),
         ("port", wanted.port.to_string()),
-        ("unix_socket_directories", wanted.sockets.display().to_string()),
+        (
+            "unix_socket_directories",
+            wanted.sockets.display().to_string(),
+        ),
         ("shared_preload_libraries", preload.to_owned()),
         ("recovery_target_timeline", wanted.timeline.to_string()),
     ]);
@@ -186,17 +193,24 @@ fn preload(main: &str, auto: &str, libraries: &[std::path::PathBuf]) -> String {
 /// Tells whether a library runs jobs of its own accord.
 fn is_job(library: &str) -> bool {
     let name = library.rsplit('/').next().unwrap_or(library);
-    matches!(name.trim_end_matches(".so"), "pg_cron" | "pg_partman_bgw" | "pg_timetable")
+    matches!(
+        name.trim_end_matches(".so"),
+        "pg_cron" | "pg_partman_bgw" | "pg_timetable"
+    )
 }
 
 fn is_installed(library: &str, libraries: &[std::path::PathBuf]) -> bool {
-    let name = library.trim_start_matches("$libdir/").trim_end_matches(".so");
+    let name = library
+        .trim_start_matches("$libdir/")
+        .trim_end_matches(".so");
     if name.starts_with('/') {
         return Path::new(library).is_file();
     }
-    ["so", "dylib"]
-        .iter()
-        .any(|end| libraries.iter().any(|dir| dir.join(format!("{name}.{end}")).is_file()))
+    ["so", "dylib"].iter().any(|end| {
+        libraries
+            .iter()
+            .any(|dir| dir.join(format!("{name}.{end}")).is_file())
+    })
 }
 
 /// Returns the last value of a setting in a file, unquoted.

@@ -58,9 +58,13 @@ fn names_in(page: &[u8]) -> Vec<String> {
     let lower = short(page, 12).unwrap_or(0).min(PAGE_BYTES);
     let mut found = Vec::new();
     for at in (24..lower).step_by(4) {
-        let Some(pointer) = number(page, at) else { break };
+        let Some(pointer) = number(page, at) else {
+            break;
+        };
         let (offset, flags) = (pointer & 0x7FFF, (pointer >> 15) & 3);
-        let Ok(offset) = usize::try_from(offset) else { continue };
+        let Ok(offset) = usize::try_from(offset) else {
+            continue;
+        };
         let header = page.get(offset + 22).copied().map(usize::from);
         let Some(row) = header.filter(|_| flags == 1).map(|header| offset + header) else {
             continue;
@@ -80,7 +84,10 @@ fn names_in(page: &[u8]) -> Vec<String> {
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|field| u32::from_le_bytes(*field))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|field| u32::from_le_bytes(*field))
 }
 
 fn short(bytes: &[u8], at: usize) -> Option<usize> {
