@@ -143,3 +143,36 @@ async fn without_a_proven_way_back_an_approval_is_not_enough() {
     assert!(refused.err.contains("ZH003"), "{refused:?}");
     assert_eq!(bench.orders().await, 1000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_hold_waits_no_transaction_is_open_and_nothing_is_locked() {
+    for installation in postgres::all().unwrap() {
+        let bench = Bench::new(&installation).await;
+        for statements in [
+            &["DELETE FROM orders"][..],
+            &["DROP TABLE orders CASCADE"],
+            &["BEGIN", "DELETE FROM orders", "COMMIT"],
+            &["DO $$ BEGIN DELETE FROM orders; END $$"],
+        ] {
+            let agent = bench.client().await;
+            let mut refused = None;
+            for statement in statements {
+                refused = agent.batch_execute(statement).await.err();
+            }
+            let said = refused.expect("it is held");
+            let code = said.code().map(|code| code.code().to_owned());
+            assert_eq!(code.as_deref(), Some("ZH001"), "{statements:?}: {said:?}");
+            // The agent's session is still there; the application gets every lock at once.
+            let application = bench.server.connect_to("shop").await.unwrap();
+            let lock = "BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE NOWAIT; ROLLBACK";
+            application.batch_execute(lock).await.unwrap();
+            let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'
+                        AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+                        AND (xact_start IS NOT NULL OR backend_xid IS NOT NULL)";
+            assert_eq!(bench.number(open).await, 0, "{statements:?}");
+            let alive = agent.query_one("SELECT count(*) FROM orders", &[]).await;
+            assert_eq!(alive.unwrap().get::<_, i64>(0), 1000, "{statements:?}");
+        }
+        assert!(bench.holds().len() >= 3);
+    }
+}
