@@ -171,7 +171,10 @@ mod tests {
 
     #[test]
     fn a_folder_that_the_account_cannot_reach_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir_in("/tmp").unwrap();
+        let closed = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(parent.path(), closed).unwrap();
         let nobody = Account {
             user: 65_533,
             group: 65_533,
