@@ -1,18 +1,12 @@
-//! The rental office on real PostgreSQL servers, by its programs and pages.
+//! The office as its users meet it: the program's commands, real servers, pages over HTTP.
 
-#![allow(
-    clippy::as_conversions,
-    clippy::expect_used,
+#![expect(
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test"
+    reason = "tests"
 )]
 
-mod booking;
-mod browser;
+mod journal;
 mod office;
-mod outage;
-mod pages;
-mod seeding;
-mod traffic;
+mod seed;

@@ -1,127 +1,100 @@
-//! A seeded office on a server of its own, and the program `rental`.
+//! A server with an office in it, and the program run against it.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-use holdfast_testing::postgres::{Builder, Installation, Server};
+use holdfast_testing::dirs::TestDir;
+use holdfast_testing::postgres::{Installation, Server};
+use holdfast_testing::process::Process;
 use serde_json::Value;
-use tokio_postgres::SimpleQueryMessage;
-
-/// How long a condition may take to become true on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
-
-const POLL: Duration = Duration::from_millis(10);
 
 pub struct Office {
     pub server: Server,
-    pub folder: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
+    pub dir: TestDir,
 }
 
+pub const LIMIT: Duration = Duration::from_secs(90);
+
 impl Office {
-    /// An empty database on a server that survives a crash as a real one does.
-    pub fn durable(installation: &Installation) -> Self {
-        Self::on(Server::builder(installation))
-    }
-
-    /// An empty database on a server that must not crash.
-    pub fn fast(installation: &Installation) -> Self {
-        Self::on(Server::builder(installation).fast())
-    }
-
-    fn on(builder: Builder) -> Self {
+    /// A server with an empty database `rental`; fsync is on, as crashes are part of the tests.
+    pub fn empty(installation: &Installation) -> Self {
+        let server = Server::builder(installation).start().unwrap();
         let office = Self {
-            server: builder.start().unwrap(),
-            folder: tempfile::tempdir().unwrap(),
-            runtime: tokio::runtime::Runtime::new().unwrap(),
+            server,
+            dir: TestDir::new("rental").unwrap(),
         };
-        office.create("rental");
-        std::fs::write(office.path("url"), office.url("rental")).unwrap();
+        office.sql_in("postgres", "CREATE DATABASE rental");
         office
     }
 
-    /// The same with the small set of rows.
-    pub fn seeded(self) -> Self {
-        let seeded = self.rental(&["seed"]).output().unwrap();
-        assert!(seeded.status.success(), "{}", text(&seeded));
-        self
+    /// The same with one company, seeded for a fixed day.
+    pub fn seeded(installation: &Installation) -> Self {
+        let office = Self::empty(installation);
+        office.seed("1");
+        office
     }
 
-    pub fn create(&self, database: &str) {
-        self.sql_in("postgres", &format!("CREATE DATABASE {database}"));
+    pub fn seed(&self, seed: &str) -> Value {
+        self.run("seed", &["--seed", seed, "--companies", "1", "--json"])
     }
 
-    pub fn url(&self, database: &str) -> String {
-        self.server.url_for(database)
+    pub fn journal(&self) -> PathBuf {
+        self.dir.path().join("journal.jsonl")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// Runs a command that writes JSON to its end.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Value {
+        let output = self.command(name, arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let trouble = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {text} {trouble}");
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{name}: {text} {trouble}"))
     }
 
-    /// `rental WORD --database-url-file URL ...`
-    pub fn rental(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rental"));
-        command.args(&arguments[..1]).arg("--database-url-file");
-        command.arg(self.path("url")).args(&arguments[1..]);
-        command
+    pub fn verify(&self) -> Value {
+        let journal = self.journal();
+        self.run(
+            "verify",
+            &["--json", "--journal", journal.to_str().unwrap()],
+        )
     }
 
-    /// Runs `rental verify --json` with the journal of the name.
-    pub fn verify(&self, journal: &str) -> Value {
-        let mut verify = self.rental(&["verify", "--json", "--journal"]);
-        let output = verify.arg(self.path(journal)).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
+    pub fn spawn(&self, name: &str, arguments: &[&str], log: &Path) -> Process {
+        Process::spawn(self.command(name, arguments), log).unwrap()
     }
 
-    /// Runs statements as the superuser and returns the rows of all of them as text.
-    pub fn sql(&self, sql: &str) -> Vec<Vec<String>> {
-        self.sql_in("rental", sql)
+    pub fn sql(&self, text: &str) -> Vec<Vec<String>> {
+        self.sql_in("rental", text)
     }
 
-    pub fn sql_in(&self, database: &str, sql: &str) -> Vec<Vec<String>> {
-        self.try_sql(database, sql)
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-    }
-
-    pub fn try_sql(
-        &self,
-        database: &str,
-        sql: &str,
-    ) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
-        let answer = self.runtime.block_on(async {
+    fn sql_in(&self, database: &str, text: &str) -> Vec<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let messages = runtime.block_on(async {
             let client = self.server.connect_to(database).await.unwrap();
-            client.simple_query(sql).await
-        })?;
-        let rows = answer.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(
+            client.simple_query(text).await.unwrap()
+        });
+        let rows = messages.into_iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(
                 (0..row.len())
-                    .map(|column| row.get(column).unwrap_or_default().to_owned())
+                    .map(|at| row.get(at).unwrap_or_default().to_owned())
                     .collect(),
             ),
             _ => None,
         });
-        Ok(rows.collect())
+        rows.collect()
     }
 
-    /// The first column of the first row.
-    pub fn one(&self, sql: &str) -> String {
-        self.sql(sql)[0][0].clone()
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rental"));
+        command
+            .arg(name)
+            .arg("--database-url")
+            .arg(self.server.url_for("rental"))
+            .args(arguments);
+        command
     }
-}
-
-/// Waits until `holds` is true; says what was waited for otherwise.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "not after {LIMIT:?}: {what}");
-        std::thread::sleep(POLL);
-    }
-}
-
-pub fn text(output: &Output) -> String {
-    let streams = [output.stdout.as_slice(), output.stderr.as_slice()];
-    String::from_utf8_lossy(&streams.concat()).into_owned()
 }
