@@ -11,6 +11,7 @@ mod drop;
 mod foreign;
 mod found;
 mod functions;
+mod gathered;
 mod inner;
 mod maintenance;
 mod modify;
@@ -36,6 +37,7 @@ use holdfast_core::{Effect, Effects, Impact};
 use pg_raw_parse::nodes::RawStmt;
 
 use found::Found;
+use gathered::Gathered;
 
 /// What the session's settings say about how the server reads the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +63,15 @@ pub struct SqlJudgement {
 }
 
 impl SqlJudgement {
-    /// Returns what all statements do together.
+    /// Returns what all statements do together, one impact for each effect and reason.
     pub fn effects(&self) -> Effects {
-        let mut all = Effects::none();
+        let mut all = Gathered::default();
         for statement in &self.statements {
-            all.extend(statement.effects.clone());
+            for impact in statement.effects.impacts() {
+                all.add(impact.clone());
+            }
         }
-        all
+        all.finish()
     }
 }
 

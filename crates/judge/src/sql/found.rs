@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use holdfast_core::{Effect, Effects, Impact, Resource};
 use pg_raw_parse::Node;
 
+use super::gathered::Gathered;
 use super::{Control, StatementKind};
 
 /// Collects the effects of one statement and the nodes that are still to be looked at.
@@ -31,8 +32,8 @@ pub(super) struct Found<'a> {
     work: Vec<Node<'a>>,
     new_tables: Option<&'a BTreeSet<String>>,
     made: Vec<String>,
-    effects: Effects,
-    reads: Vec<Resource>,
+    gathered: Gathered,
+    reads: BTreeSet<String>,
     is_read: bool,
     adds: bool,
     more: bool,
@@ -57,8 +58,8 @@ impl<'a> Found<'a> {
             work: Vec::new(),
             new_tables,
             made: Vec::new(),
-            effects: Effects::none(),
-            reads: Vec::new(),
+            gathered: Gathered::default(),
+            reads: BTreeSet::new(),
             is_read: false,
             adds: false,
             more: false,
@@ -85,14 +86,9 @@ impl<'a> Found<'a> {
     }
 
     /// It reads, perhaps nothing that has a name.
-    pub(super) fn reads(&mut self, resource: Option<Resource>) {
+    pub(super) fn reads(&mut self, table: Option<Resource>) {
         self.is_read = true;
-        if let Some(resource) = resource
-            && !self.reads.contains(&resource)
-            && self.reads.len() < LIMIT_READS
-        {
-            self.reads.push(resource);
-        }
+        self.reads.extend(table.map(|table| table.name));
     }
 
     /// It only adds something new.
@@ -100,8 +96,8 @@ impl<'a> Found<'a> {
         self.adds = true;
         self.beyond_read_only = true;
         self.hidden = true;
-        self.effects
-            .push(Impact::new(Effect::Write, because).on(resource));
+        self.gathered
+            .add(Impact::new(Effect::Write, because).on(resource));
     }
 
     /// It has an effect on one thing.
@@ -162,21 +158,23 @@ impl<'a> Found<'a> {
         self.more = true;
         self.beyond_read_only = true;
         self.hidden |= impact.effect == Effect::Write;
-        self.effects.push(impact);
+        self.gathered.add(impact);
     }
 
     /// Ends with what was found and the tables that were made.
     pub(super) fn finish(self) -> (Outcome, Vec<String>) {
         let mut effects = Effects::none();
         if self.is_read {
+            let tables = self.reads.into_iter();
+            let tables = tables.map(|table| Resource::new("pg:table", table));
             effects.push(Impact {
                 effect: Effect::Read,
-                resources: self.reads,
+                resources: tables.collect(),
                 rows: None,
                 because: "it reads".to_owned(),
             });
         }
-        effects.extend(self.effects);
+        effects.extend(self.gathered.finish());
         let outcome = Outcome {
             effects,
             openly_reads: !self.beyond_read_only && self.control.is_none(),
@@ -196,6 +194,3 @@ pub(super) struct Outcome {
     pub stop_before: bool,
     pub additive: bool,
 }
-
-/// The most things read that are named; a statement that reads more is named by these.
-const LIMIT_READS: usize = 64;

@@ -2,9 +2,12 @@
 
 use holdfast_core::{Effect, Resource};
 use pg_raw_parse::Node;
+use pg_raw_parse::list::CastNodeList;
+use pg_raw_parse::nodes::DefElem;
 use pg_raw_parse::raw::{AlterPublicationAction, AlterSubscriptionType};
 
 use super::found::Found;
+use super::name;
 
 /// Judges the statements about publications and subscriptions.
 ///
@@ -30,6 +33,7 @@ pub(super) fn judge<'a>(node: Node<'a>, found: &mut Found<'a>) -> bool {
         Node::CreateSubscriptionStmt(x) => {
             let resource = subscription(x.subname());
             let because = "the server connects to another one and takes its changes";
+            found.needs_no_block |= makes_slot(x.options());
             found.does_for_good(Effect::Escape, Some(resource), because);
         }
         Node::AlterSubscriptionStmt(x) => {
@@ -39,6 +43,7 @@ pub(super) fn judge<'a>(node: Node<'a>, found: &mut Found<'a>) -> bool {
                     (Effect::Escape, "the server connects to another one")
                 }
                 AlterSubscriptionType::ALTER_SUBSCRIPTION_REFRESH => {
+                    found.needs_no_block = true;
                     (Effect::Write, "the tables of a subscription are read again")
                 }
                 _ => (
@@ -51,11 +56,20 @@ pub(super) fn judge<'a>(node: Node<'a>, found: &mut Found<'a>) -> bool {
         Node::DropSubscriptionStmt(x) => {
             let resource = subscription(x.subname());
             let because = "a copy kept by replication ends, and its slot is dropped";
+            found.needs_no_block = true;
             found.does_for_good(Effect::Disarm, Some(resource), because);
         }
         _ => return false,
     }
     true
+}
+
+/// A slot on the other server is made unless the options say no, and not inside a transaction.
+fn makes_slot(options: &CastNodeList<DefElem>) -> bool {
+    !options.iter().any(|option| {
+        matches!(option.defname(), Some("connect" | "create_slot"))
+            && name::constant(option.arg()).is_some_and(|value| value == "false")
+    })
 }
 
 fn publication(called: Option<&str>) -> Resource {

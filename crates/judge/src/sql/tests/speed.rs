@@ -7,11 +7,8 @@ use super::super::*;
 fn micros(name: &str, text: &str, times: u32) -> f64 {
     let begun = Instant::now();
     for _ in 0..times {
-        assert!(
-            !judge(text.as_bytes(), &SqlContext::default())
-                .statements
-                .is_empty()
-        );
+        let judgement = judge(text.as_bytes(), &SqlContext::default());
+        assert!(!judgement.effects().impacts().is_empty());
     }
     let each = begun.elapsed().as_secs_f64() * 1e6 / f64::from(times);
     println!("{name:<28} {:>9} bytes {each:>12.1} us", text.len());
@@ -53,7 +50,16 @@ fn judging_grows_with_the_text_and_no_faster() {
     );
     micros("mapped", &mapped(), 200);
     micros("code block", &block, 2);
+    let tables: Vec<String> = (0..80_000).map(|n| format!("t{n}")).collect();
+    let drops = format!("DROP TABLE {}", tables.join(","));
+    let joins = format!("SELECT * FROM {}", tables.join(","));
+    let others: String = (0..15_000)
+        .map(|n| format!("DELETE FROM t{n} WHERE id = 1;"))
+        .collect();
     let rows = [
+        micros("80,000 tables dropped", &drops, 1),
+        micros("80,000 tables joined", &joins, 1),
+        micros("15,000 other statements", &others, 1),
         micros("100,000 constants", &many, 1),
         micros("15,000 statements", &inserts, 1),
         micros("statements without an end", &hostile, 1),
