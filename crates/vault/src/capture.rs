@@ -62,6 +62,8 @@ impl Capture {
 
     /// Finds out from the spool what of it can be trusted before the source was asked.
     pub(crate) fn recall(&self) -> Result<(), CaptureError> {
+        let point = self.newest_point()?;
+        self.standing.facts().point = point;
         let Some(cluster) = self.spool.cluster()? else {
             return Ok(());
         };

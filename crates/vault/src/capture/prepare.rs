@@ -164,7 +164,9 @@ impl Capture {
                     known: from.timeline,
                     found: identity.timeline,
                 })?;
-            if size.floor(left) >= from.start {
+            let logs = self.standing.facts().logs.clone();
+            let reached = logs.get(&from.timeline).is_some_and(|end| *end >= left);
+            if size.floor(left) >= from.start && !reached {
                 break;
             }
             let next = history

@@ -82,7 +82,10 @@ impl Stream<'_> {
             let frame = self.connection.next(limits::ANSWER_WAIT, STEP)?;
             match frame.tag {
                 b'W' => return Ok(None),
-                b'T' => return self.next_timeline(Some(frame)).map(Some),
+                b'T' => {
+                    self.settle()?;
+                    return self.next_timeline(Some(frame)).map(Some);
+                }
                 b'E' => return Err(refused(&frame)),
                 b'N' | b'S' => {}
                 other => return Err(nonsense(other)),

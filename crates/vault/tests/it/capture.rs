@@ -5,3 +5,4 @@ mod killed;
 mod refusals;
 mod scene;
 mod streaming;
+mod timeline;

@@ -1,5 +1,8 @@
 //! The vault against real servers.
 
+#[cfg(test)]
 mod capture;
+#[cfg(test)]
 mod wal;
+#[cfg(test)]
 mod watch;
