@@ -1,7 +1,8 @@
 //! A vault for one source, as small as it can be: captures until SIGTERM and writes its status to a file.
 //!
 //! `capture_one STATE REPOSITORY STATUS asynchronous|synchronous`, and the connection string in
-//! `SOURCE_URL`, so that no password is in the process list.
+//! `SOURCE_URL`, so that no password is in the process list. Folders with PostgreSQL's programs, for
+//! drills, may be named in `PROGRAMS`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         state,
         repository,
         sources: vec![source],
-        postgres: PostgresConfig::default(),
+        postgres: PostgresConfig {
+            dirs: std::env::split_paths(&std::env::var_os("PROGRAMS").unwrap_or_default())
+                .filter(|path| !path.as_os_str().is_empty())
+                .collect(),
+            run_as: None,
+        },
         drill: DrillConfig {
             every: Duration::from_secs(24 * 3600),
             ..DrillConfig::default()

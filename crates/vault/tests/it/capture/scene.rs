@@ -8,7 +8,7 @@ use holdfast_core::{Lsn, Principal, Timestamp, ledger::Entry};
 use holdfast_store::key;
 use holdfast_store::ledger::{self, Ledger};
 use holdfast_testing::dirs::TestDir;
-use holdfast_testing::postgres::{Installation, Server};
+use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
 use holdfast_vault::{
     AckMode, DrillConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
@@ -72,7 +72,7 @@ impl Scene {
             state: self.state(),
             repository: self.repository(),
             sources: vec![self.source(url, AckMode::Asynchronous)],
-            postgres: PostgresConfig::default(),
+            postgres: programs(),
             drill: DrillConfig {
                 every: Duration::from_secs(24 * 3600),
                 ..DrillConfig::default()
@@ -108,7 +108,8 @@ impl Scene {
             .arg(self.repository())
             .arg(self.status_file())
             .arg(mode.to_string())
-            .env("SOURCE_URL", url);
+            .env("SOURCE_URL", url)
+            .env("PROGRAMS", std::env::join_paths(programs().dirs).unwrap());
     }
 
     fn status_file(&self) -> PathBuf {
@@ -169,6 +170,18 @@ impl Running {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap();
         self.vault.status().pop().unwrap()
+    }
+}
+
+/// Returns where drills find the programs of every version.
+pub fn programs() -> PostgresConfig {
+    let folder = |installation: &Installation| {
+        let program = installation.program("postgres");
+        program.parent().unwrap().to_owned()
+    };
+    PostgresConfig {
+        dirs: postgres::all().unwrap().iter().map(folder).collect(),
+        run_as: None,
     }
 }
 
