@@ -1,13 +1,8 @@
 //! The binary as its users meet it: typed commands, real servers, real processes.
 
-#![allow(
-    clippy::as_conversions,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test"
-)]
-
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
 mod desk;
+#[cfg(test)]
+mod replay;
