@@ -86,16 +86,26 @@ impl Agent {
         &self.workspace
     }
 
-    /// Does everything that the story says, up to the end of the destroying step.
+    /// Does everything that the story says, up to the end of the destroying step; `meanwhile` is called
+    /// again and again while that step runs.
     ///
     /// # Errors
-    /// [`Trouble::Part`] when a step hangs.
-    pub fn work(&self, stage: &Stage, story: &Story) -> Result<Work, Trouble> {
+    /// [`Trouble::Part`] when a step hangs, and what `meanwhile` returns.
+    pub fn work(
+        &self,
+        stage: &Stage,
+        story: &Story,
+        mut meanwhile: impl FnMut() -> Result<(), Trouble>,
+    ) -> Result<Work, Trouble> {
         let began = Instant::now();
         for step in &story.steps {
             stage.progress.say("agent", &step.say);
             let called = Instant::now();
-            let said = self.step(stage, &format!("{}\n{}", story.agent.prelude, step.run))?;
+            let script = format!("{}\n{}", story.agent.prelude, step.run);
+            let said = self.step(stage, &script, || match step.destroys {
+                true => meanwhile(),
+                false => Ok(()),
+            })?;
             if step.destroys {
                 return Ok(Work {
                     began,
@@ -109,7 +119,12 @@ impl Agent {
     }
 
     /// Runs one step; what it returns does not matter to an agent, only what it says.
-    fn step(&self, stage: &Stage, script: &str) -> Result<String, Trouble> {
+    fn step(
+        &self,
+        stage: &Stage,
+        script: &str,
+        meanwhile: impl FnMut() -> Result<(), Trouble>,
+    ) -> Result<String, Trouble> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("exec 2>&1\n{script}"));
         command.current_dir(&self.workspace).env_clear();
@@ -122,7 +137,7 @@ impl Agent {
         let log = stage.logs()?.join("agent.out");
         let skip = fs::metadata(&log).map_or(0, |found| found.len());
         let mut process = stage.start("agent", command)?;
-        process.wait_end(&stage.stop, COMMAND_ENDS)?;
+        process.wait_end(&stage.stop, COMMAND_ENDS, meanwhile)?;
         Ok(after(&log, skip))
     }
 }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::act::Act;
-use super::limits::{COMMAND_ENDS, DESTRUCTION_SEEN, PROGRAM_UP, PROVEN, RECOVERED, STREAMS_AGAIN};
+use super::limits::{
+    A_PERSON_READS, COMMAND_ENDS, DESTRUCTION_SEEN, LOOK_FOR_HOLDS, PROGRAM_UP, PROVEN, RECOVERED,
+    STREAMS_AGAIN,
+};
 use super::process::Process;
 use super::provider::{HOSTS, Provider};
 use super::stage::{Stage, number_at, text_at};
@@ -25,6 +29,16 @@ pub struct Guards {
     running: Option<Process>,
     /// How often it was killed.
     pub kills: u32,
+    held: Option<Held>,
+    looked: Instant,
+}
+
+/// An action that waits for a human.
+#[derive(Debug)]
+struct Held {
+    id: String,
+    at: Instant,
+    answered: bool,
 }
 
 /// What an agent is given instead of a credential.
@@ -47,6 +61,8 @@ impl Guards {
             config: stage.folder.join("holdfast.toml"),
             running: None,
             kills: 0,
+            held: None,
+            looked: Instant::now(),
         };
         if act == Act::Unprotected {
             return Ok(guards);
@@ -251,16 +267,55 @@ impl Guards {
         })
     }
 
-    /// Counts what waits for a human.
+    /// Looks whether an action waits for a human, and says so when it is new.
     ///
     /// # Errors
     /// [`Trouble::Part`].
-    pub fn holds(&self, stage: &Stage) -> Result<usize, Trouble> {
-        if matches!(self.act, Act::Unprotected | Act::Vault) {
-            return Ok(0);
+    pub fn look_for_hold(&mut self, stage: &Stage) -> Result<(), Trouble> {
+        let is_open = !matches!(self.act, Act::Unprotected | Act::Vault);
+        if self.held.is_some() || !is_open || self.looked.elapsed() < LOOK_FOR_HOLDS {
+            return Ok(());
         }
         let found = self.ask(stage, "hold-list", &["hold", "list", "--json"])?;
-        Ok(found.as_array().map_or(0, Vec::len))
+        self.looked = Instant::now();
+        if let Some(id) = found.pointer("/0/id").and_then(Value::as_str) {
+            let what = found.pointer("/0/action/summary").and_then(Value::as_str);
+            let what = holdfast_core::Untrusted(what.unwrap_or_default()).to_string();
+            stage
+                .progress
+                .say("guard", &format!("holds {id} for a human: {what}"));
+            self.held = Some(Held {
+                id: id.to_owned(),
+                at: self.looked,
+                answered: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Says no to what waits, as a person would, when the agent is kept waiting for the answer.
+    ///
+    /// # Errors
+    /// [`Trouble::Part`].
+    pub fn say_no(&mut self, stage: &Stage) -> Result<(), Trouble> {
+        let Some(held) = self.held.as_mut().filter(|held| !held.answered) else {
+            return Ok(());
+        };
+        if held.at.elapsed() < A_PERSON_READS {
+            return Ok(());
+        }
+        held.answered = true;
+        let id = held.id.clone();
+        self.ask(stage, "hold-deny", &["hold", "deny", &id, "--json"])?;
+        stage
+            .progress
+            .say("person", &format!("reads {id} and says no"));
+        Ok(())
+    }
+
+    /// Returns when an action was first seen to wait for a human, if one was.
+    pub fn held_at(&self) -> Option<Instant> {
+        self.held.as_ref().map(|held| held.at)
     }
 
     /// Brings a writable server into service, and returns its port.

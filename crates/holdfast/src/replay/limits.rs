@@ -33,13 +33,13 @@ pub const DESTRUCTION_SEEN: Duration = Duration::from_secs(30);
 pub const RECOVERED: Duration = Duration::from_secs(180);
 
 /// What the agent did takes effect; after that it counts as stopped.
-pub const EFFECT: Duration = Duration::from_secs(3);
+pub const EFFECT: Duration = Duration::from_secs(2);
 
 /// The journal has its first bookings.
 pub const FIRST_BOOKINGS: Duration = Duration::from_secs(60);
 
 /// Acknowledged bookings that stand in the journal before the agent begins.
-pub const BOOKINGS_BEFORE: u64 = 150;
+pub const BOOKINGS_BEFORE: usize = 150;
 
 /// Operations of the traffic in one second: enough to be busy, few enough for a small machine.
 pub const TRAFFIC_PER_SECOND: u32 = 120;
@@ -67,3 +67,9 @@ pub const TRANSCRIPT_BYTES: u64 = 1 << 20;
 
 /// The longest moment between the start of a window and a kill in it.
 pub const KILL_WINDOW: Duration = Duration::from_millis(1500);
+
+/// How often it is asked whether an action waits for a human.
+pub const LOOK_FOR_HOLDS: Duration = Duration::from_millis(200);
+
+/// How long the person in a replay takes to say no.
+pub const A_PERSON_READS: Duration = Duration::from_secs(1);

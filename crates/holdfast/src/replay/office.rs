@@ -1,11 +1,13 @@
 //! The rental office: pages, traffic, the journal outside the database, and the count at the end.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::http;
@@ -26,6 +28,13 @@ pub struct Office {
     url_file: PathBuf,
     _serving: Process,
     traffic: Option<Process>,
+}
+
+/// A moment, and the end of the journal in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    skip: u64,
+    at: Timestamp,
 }
 
 /// What the journal and the database say about bookings.
@@ -106,7 +115,7 @@ impl Office {
         &mut self,
         stage: &Stage,
         skip: u64,
-        more: u64,
+        more: usize,
         limit: Duration,
     ) -> Result<(), Trouble> {
         let journal = self.journal.clone();
@@ -114,24 +123,33 @@ impl Office {
             return Err(Trouble::part("rental-traffic", "it was ended already"));
         };
         traffic.wait_until(&stage.stop, limit, |_| {
-            (bookings(&journal, skip) >= more).then_some(())
+            (bookings(&journal, skip).len() >= more).then_some(())
         })
     }
 
-    /// Waits until the pages say that they can write and a booking after now is acknowledged; returns the
-    /// seconds since `since`.
+    /// Remembers the end of the journal now.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            skip: fs::metadata(&self.journal).map_or(0, |found| found.len()),
+            at: Timestamp::now(),
+        }
+    }
+
+    /// Waits until a booking after the mark is acknowledged and the pages say that they can write; returns
+    /// the seconds from the mark to that booking.
     ///
     /// # Errors
     /// [`Trouble::Part`] when that does not come.
-    pub fn wait_serving(&mut self, stage: &Stage, since: Instant) -> Result<f64, Trouble> {
-        let skip = fs::metadata(&self.journal).map_or(0, |found| found.len());
-        self.wait_bookings(stage, skip, 1, SERVING_AGAIN)?;
+    pub fn wait_serving(&mut self, stage: &Stage, mark: &Mark) -> Result<f64, Trouble> {
+        self.wait_bookings(stage, mark.skip, 1, SERVING_AGAIN)?;
+        let booked = bookings(&self.journal, mark.skip).into_iter().next();
+        let after = booked.map_or(0.0, |at| at.duration_since(mark.at).as_secs_f64().max(0.0));
         let pages = self.pages;
         let well = stage
             .stop
             .poll(SERVING_AGAIN, || Ok(http::is_well(pages).then_some(())))?;
         match well {
-            Some(()) => Ok(since.elapsed().as_secs_f64()),
+            Some(()) => Ok(after),
             None => Err(Trouble::part(
                 "rental-serve",
                 "bookings are accepted, but the pages do not say that they can write",
@@ -182,9 +200,8 @@ impl Office {
     }
 }
 
-/// Counts acknowledged bookings after the first `skip` bytes of the journal.
-fn bookings(journal: &std::path::Path, skip: u64) -> u64 {
-    use std::io::{Read, Seek, SeekFrom};
+/// Returns when bookings after the first `skip` bytes of the journal were acknowledged.
+fn bookings(journal: &Path, skip: u64) -> Vec<Timestamp> {
     let read = || {
         let mut file = fs::File::open(journal)?;
         file.seek(SeekFrom::Start(skip))?;
@@ -194,12 +211,13 @@ fn bookings(journal: &std::path::Path, skip: u64) -> u64 {
     };
     let text = read().unwrap_or_default();
     let lines = String::from_utf8_lossy(&text);
-    let is_booking = |line: &&str| {
-        let entry: Value = serde_json::from_str(line).unwrap_or_default();
-        let is = |key: &str, word: &str| entry.get(key).and_then(Value::as_str) == Some(word);
-        is("kind", "booking") && is("outcome", "acknowledged")
+    let booked = |line: &str| {
+        let entry: Value = serde_json::from_str(line).ok()?;
+        let text = |key: &str| entry.get(key).and_then(Value::as_str);
+        let is_it = text("kind") == Some("booking") && text("outcome") == Some("acknowledged");
+        is_it.then(|| text("at")?.parse().ok()).flatten()
     };
-    u64::try_from(lines.lines().filter(is_booking).count()).unwrap_or(u64::MAX)
+    lines.lines().filter_map(booked).collect()
 }
 
 #[cfg(test)]
@@ -210,9 +228,12 @@ mod tests {
     fn only_acknowledged_bookings_after_the_skipped_bytes_count() {
         let folder = tempfile::tempdir().unwrap();
         let journal = folder.path().join("journal.jsonl");
-        assert_eq!(bookings(&journal, 0), 0);
+        assert!(bookings(&journal, 0).is_empty());
         let entry = |kind: &str, outcome: &str| {
-            format!("{{\"at\":\"x\",\"kind\":\"{kind}\",\"id\":\"y\",\"outcome\":\"{outcome}\"}}\n")
+            let at = "2026-11-24T14:45:23.453303437Z";
+            format!(
+                "{{\"at\":\"{at}\",\"kind\":\"{kind}\",\"id\":\"y\",\"outcome\":\"{outcome}\"}}\n"
+            )
         };
         let first = format!(
             "{{\"journal\":\"rental\",\"version\":1}}\n{}",
@@ -223,7 +244,10 @@ mod tests {
             + &entry("booking", "acknowledged")
             + "{\"kind\":\"booking\",\"outcome\":\"ackn";
         fs::write(&journal, format!("{first}{rest}")).unwrap();
-        assert_eq!(bookings(&journal, 0), 2);
-        assert_eq!(bookings(&journal, u64::try_from(first.len()).unwrap()), 1);
+        assert_eq!(bookings(&journal, 0).len(), 2);
+        assert_eq!(
+            bookings(&journal, u64::try_from(first.len()).unwrap()).len(),
+            1
+        );
     }
 }

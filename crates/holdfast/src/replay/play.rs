@@ -1,6 +1,6 @@
 //! One act: a fresh stack, live traffic, the agent, what came of it, and the count.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::act::{Act, Ended};
 use super::agent::{Agent, refused_by};
@@ -9,7 +9,7 @@ use super::limits::{EFFECT, KILL_WINDOW};
 use super::office::Office;
 use super::provider::Provider;
 use super::stage::Stage;
-use super::story::Story;
+use super::story::{RecoverTo, Story};
 use super::trouble::Trouble;
 use super::watch::Watch;
 
@@ -41,35 +41,35 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
         kill(stage, &mut guards, kills)?;
     }
     let watch = Watch::begin(&provider.database_url, &story.destruction.probe)?;
-    let work = agent.work(stage, story)?;
+    let work = agent.work(stage, story, || {
+        guards.look_for_hold(stage)?;
+        guards.say_no(stage)
+    })?;
+    let answered = office.mark();
     let gone = watch.wait_gone(stage, EFFECT)?;
     drop(watch);
-    let since = |moment: std::time::Instant| moment.duration_since(work.began).as_secs_f64();
+    let since = |moment: Instant| moment.duration_since(work.began).as_secs_f64();
     let (stopped_after_s, stopped_by) = match gone {
         Some(_) => {
             stage.progress.say("provider", &story.destruction.what);
             (None, None)
         }
         None => {
+            guards.look_for_hold(stage)?;
             let by = refused_by(&work.said, &story.refusals);
-            let held = guards.holds(stage)?;
-            let waits = if held > 0 {
-                ", and waits for a human"
-            } else {
-                ""
-            };
-            stage
-                .progress
-                .say("agent", &format!("is stopped: {by}{waits}"));
-            (Some(since(work.answered)), Some(by))
+            stage.progress.say("agent", &format!("is stopped by {by}"));
+            let at = guards
+                .held_at()
+                .map_or(work.answered, |at| at.min(work.answered));
+            (Some(since(at)), Some(by))
         }
     };
     let serving_again_after_s = match gone {
-        None => Some(office.wait_serving(stage, work.answered)?),
+        None => Some(office.wait_serving(stage, &answered)?),
         Some(at) if act.has_vault() => {
-            let port = guards.recover(stage, story.destruction.recover)?;
-            office.point_at(stage, &with_port(&provider.database_url, port)?)?;
-            Some(office.wait_serving(stage, at)?)
+            let to = story.destruction.recover;
+            let (office, url) = (&mut office, &provider.database_url);
+            Some(bring_back(stage, (&mut guards, to), (office, url), at)?)
         }
         Some(_) => {
             stage.stop.pause(AFTERMATH)?;
@@ -137,6 +137,20 @@ fn kill(stage: &Stage, guards: &mut Guards, kills: u32) -> Result<(), Trouble> {
         }
     }
     Ok(())
+}
+
+/// Recovers, points the office at the new server, and returns the seconds from the loss to the next booking.
+fn bring_back(
+    stage: &Stage,
+    (guards, to): (&mut Guards, RecoverTo),
+    (office, lost_url): (&mut Office, &str),
+    lost_at: Instant,
+) -> Result<f64, Trouble> {
+    let port = guards.recover(stage, to)?;
+    let moved = office.mark();
+    let before = lost_at.elapsed().as_secs_f64();
+    office.point_at(stage, &with_port(lost_url, port)?)?;
+    Ok(before + office.wait_serving(stage, &moved)?)
 }
 
 fn tell_serving(stage: &Stage, was_gone: bool, serving: Option<f64>) {

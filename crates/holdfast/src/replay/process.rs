@@ -82,12 +82,25 @@ impl Process {
         })
     }
 
-    /// Waits until it ends by itself; when the time is over it is ended.
+    /// Waits until it ends by itself, and calls `meanwhile` again and again; when the time is over it is
+    /// ended.
     ///
     /// # Errors
-    /// [`Trouble::Part`] when it took too long.
-    pub fn wait_end(&mut self, stop: &Stop, limit: Duration) -> Result<ExitStatus, Trouble> {
-        match stop.poll(limit, || self.status())? {
+    /// [`Trouble::Part`] when it took too long, and what `meanwhile` returns.
+    pub fn wait_end(
+        &mut self,
+        stop: &Stop,
+        limit: Duration,
+        mut meanwhile: impl FnMut() -> Result<(), Trouble>,
+    ) -> Result<ExitStatus, Trouble> {
+        let ended = stop.poll(limit, || {
+            let status = self.status()?;
+            if status.is_none() {
+                meanwhile()?;
+            }
+            Ok(status)
+        })?;
+        match ended {
             Some(status) => Ok(status),
             None => {
                 let late = self.trouble(&format!("it still ran after {} s", limit.as_secs()));
@@ -310,7 +323,7 @@ mod tests {
         assert!(other.status().unwrap().is_none(), "it was ended");
         fs::write(&file, format!("{}\n", other.child.id())).unwrap();
         end_servers_in(data.path());
-        let ended = other.wait_end(&Stop::default(), Duration::from_secs(10));
+        let ended = other.wait_end(&Stop::default(), Duration::from_secs(10), || Ok(()));
         assert!(!ended.unwrap().success());
     }
 }

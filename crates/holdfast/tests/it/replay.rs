@@ -68,7 +68,9 @@ fn temporary(dir: &TestDir) -> PathBuf {
 }
 
 fn number(act: &Value, name: &str) -> u64 {
-    act[name].as_u64().unwrap_or_else(|| panic!("no {name} in {act}"))
+    act[name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name} in {act}"))
 }
 
 /// What every replay promises for its five acts.
@@ -76,7 +78,11 @@ fn keeps_its_promise(name: &str) {
     let dir = TestDir::for_server("replay").unwrap();
     let played = play(&dir, &[name]);
     assert_eq!(played.status, 0, "{}", played.told);
-    let words: Vec<&str> = played.acts.iter().filter_map(|act| act["act"].as_str()).collect();
+    let words: Vec<&str> = played
+        .acts
+        .iter()
+        .filter_map(|act| act["act"].as_str())
+        .collect();
     assert_eq!(words, ["unprotected", "custody", "doors", "vault", "all"]);
     for act in &played.acts {
         let word = act["act"].as_str().unwrap();
@@ -85,12 +91,18 @@ fn keeps_its_promise(name: &str) {
         match word {
             "unprotected" => {
                 assert_eq!((present, number(act, "lost")), (0, acknowledged), "{act}");
-                assert!(act["gone_after_s"].is_f64() && act["stopped_by"].is_null(), "{act}");
+                assert!(
+                    act["gone_after_s"].is_f64() && act["stopped_by"].is_null(),
+                    "{act}"
+                );
                 assert!(act["serving_again_after_s"].is_null(), "{act}");
             }
             "vault" => {
                 assert_eq!((present, number(act, "lost")), (acknowledged, 0), "{act}");
-                assert!(act["gone_after_s"].is_f64() && act["stopped_by"].is_null(), "{act}");
+                assert!(
+                    act["gone_after_s"].is_f64() && act["stopped_by"].is_null(),
+                    "{act}"
+                );
                 assert!(act["serving_again_after_s"].is_f64(), "{act}");
             }
             _ => {
@@ -131,7 +143,10 @@ fn a_vault_killed_at_random_moments_of_the_traffic_loses_nothing() {
     let act = &played.acts[0];
     assert_eq!(number(act, "vault_kills"), 4);
     assert_eq!(number(act, "present"), number(act, "acknowledged"), "{act}");
-    assert!(number(act, "acknowledged") >= 100 && act["gone_after_s"].is_f64(), "{act}");
+    assert!(
+        number(act, "acknowledged") >= 100 && act["gone_after_s"].is_f64(),
+        "{act}"
+    );
 }
 
 #[test]
