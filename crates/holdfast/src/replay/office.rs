@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use holdfast_core::Timestamp;
 use serde_json::Value;
 
 use super::http;
@@ -131,7 +131,7 @@ impl Office {
     pub fn mark(&self) -> Mark {
         Mark {
             skip: fs::metadata(&self.journal).map_or(0, |found| found.len()),
-            at: Timestamp::now(),
+            at: crate::wiring::now(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Office {
     pub fn wait_serving(&mut self, stage: &Stage, mark: &Mark) -> Result<f64, Trouble> {
         self.wait_bookings(stage, mark.skip, 1, SERVING_AGAIN)?;
         let booked = bookings(&self.journal, mark.skip).into_iter().next();
-        let after = booked.map_or(0.0, |at| at.duration_since(mark.at).as_secs_f64().max(0.0));
+        let after = booked.map_or(0.0, |at| at.since(mark.at).as_secs_f64());
         let pages = self.pages;
         let well = stage
             .stop
