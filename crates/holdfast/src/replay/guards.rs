@@ -248,6 +248,8 @@ impl Guards {
             &agent.name,
             "--purpose",
             &agent.purpose,
+            "--mode",
+            &agent.lease_mode,
             "--json",
         ];
         let ticket = self.ask(stage, "lease", &args)?;

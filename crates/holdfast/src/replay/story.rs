@@ -78,9 +78,16 @@ pub struct Agent {
     pub name: String,
     /// What it was asked to do.
     pub purpose: String,
+    /// What its lease lets it do in the database, as `holdfast lease issue --mode` takes it.
+    #[serde(default = "data")]
+    pub lease_mode: String,
     /// Shell text that stands before each step.
     #[serde(default)]
     pub prelude: String,
+}
+
+fn data() -> String {
+    "data".to_owned()
 }
 
 /// A file of the workspace. `{{…}}` in its text is filled in from what the provider was set up with.
