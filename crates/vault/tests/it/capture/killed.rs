@@ -12,7 +12,7 @@ use holdfast_vault::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::scene::{LIMIT, Scene};
+use super::scene::{LIMIT, POLL, Scene};
 
 const WRITERS: i64 = 3;
 const KILLS: usize = 5;
@@ -57,6 +57,7 @@ async fn play(installation: &Installation, random: &mut StdRng) {
     let count = || acknowledged.lock().unwrap().len();
     await_more(&count, 20).await;
     for _ in 0..KILLS {
+        // WAIT: the moment of the kill is drawn from the seed.
         tokio::time::sleep(Duration::from_millis(random.random_range(20..400))).await;
         vault.kill_9().unwrap();
         await_all_waiting(&client).await;
@@ -66,6 +67,7 @@ async fn play(installation: &Installation, random: &mut StdRng) {
         await_more(&count, told + 20).await;
     }
     // The last time both die, and what the source had is gone.
+    // WAIT: the moment of the kill is drawn from the seed.
     tokio::time::sleep(Duration::from_millis(random.random_range(20..400))).await;
     vault.kill_9().unwrap();
     server.kill_9().unwrap();
@@ -110,7 +112,7 @@ async fn await_all_waiting(client: &tokio_postgres::Client) {
             return;
         }
         assert!(began.elapsed() < LIMIT, "commits go on without the vault");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -122,7 +124,7 @@ async fn await_more(count: &impl Fn() -> usize, wanted: usize) {
             "no commits: {} of {wanted}",
             count()
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -131,7 +133,7 @@ async fn make_synchronous(source: &SourceConfig) {
     let began = std::time::Instant::now();
     while let Err(error) = enable_synchronous(source).await {
         assert!(began.elapsed() < LIMIT, "{error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long anything may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Pause between two looks at a condition.
+pub const POLL: Duration = Duration::from_millis(10);
 
 /// A folder for one vault.
 pub struct Scene {
@@ -161,7 +163,7 @@ impl Running {
                 return status;
             }
             assert!(began.elapsed() < LIMIT, "no {what}: {status:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -193,7 +195,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(began.elapsed() < LIMIT, "no {what} after {LIMIT:?}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(POLL);
     }
 }
 
