@@ -14,6 +14,10 @@ mod page;
 mod partial;
 mod reader;
 mod record;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
 mod xact;
 
 pub use catalog::{RowChange, RowPlace};
