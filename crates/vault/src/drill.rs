@@ -20,7 +20,7 @@ use crate::restore::Place;
 
 pub use error::DrillError;
 pub use memory::{DrillRecord, drills};
-pub(crate) use memory::{Remembered, recall, status};
+pub(crate) use memory::{recall, status};
 
 /// What a drill needs besides the source.
 #[derive(Clone)]

@@ -55,8 +55,6 @@ pub const NOTE_BYTES: u64 = 4 << 20;
 pub const DRILL_AGAIN: Duration = Duration::from_secs(30);
 /// How often a drill looks at its server.
 pub const DRILL_POLL: Duration = Duration::from_millis(20);
-/// How long a restored server may replay the log before it counts as failed.
-pub const DRILL_REPLAY: Duration = Duration::from_secs(4 * 3600);
 /// How long a drill's server may take to stop.
 pub const DRILL_STOP: Duration = Duration::from_secs(300);
 /// How long a single question of a drill may be silent beyond the time it was given.

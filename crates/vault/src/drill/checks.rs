@@ -127,7 +127,7 @@ impl<'a> Checks<'a> {
     fn databases(&mut self) -> Option<Vec<String>> {
         let asked = self
             .server
-            .connect(self.server.database())
+            .connect_anywhere()
             .and_then(|mut connection| connection.query(DATABASES, ASK));
         match asked {
             Ok(reply) => Some(reply.firsts().map(str::to_owned).collect()),

@@ -36,9 +36,6 @@ pub enum DrillError {
     /// Nothing can be restored here.
     #[error("cannot restore for a drill")]
     Restore(#[source] RestoreError),
-    /// No account or program can run the restored server here.
-    #[error("the restored server cannot be run here: {0}")]
-    Server(String),
     /// The drill's thread ended early.
     #[error("the drill was broken off")]
     Thread,
@@ -56,7 +53,6 @@ impl Coded for DrillError {
             Self::Proof(error) => error.code(),
             Self::Repository(error) => error.code(),
             Self::Restore(error) => error.code(),
-            Self::Server(_) => Code::ZU306,
             Self::Thread => Code::ZI306,
             Self::Unknown(_) => Code::ZU603,
         }
@@ -74,9 +70,6 @@ impl Coded for DrillError {
             Self::Proof(error) => return error.hint(),
             Self::Repository(error) => return error.hint(),
             Self::Restore(error) => return error.hint(),
-            Self::Server(_) => {
-                "nothing was restored; install PostgreSQL of the source's version, or set `postgres.dirs` and `postgres.run_as`".to_owned()
-            }
             Self::Thread => "run it again; the log says what happened".to_owned(),
             Self::Unknown(_) => "`holdfast source list` names the sources".to_owned(),
         })

@@ -22,6 +22,22 @@ pub(super) struct Account {
     pub(super) group: u32,
 }
 
+/// Finds the account that servers run as: `None` when we may run them as ourselves.
+pub(super) fn account(wished: Option<&str>) -> Option<Account> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let name = wished.unwrap_or("postgres");
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(name);
+        let user = fields.nth(1)?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        is_it.then_some(Account { user, group })
+    })
+}
+
 /// A folder that is removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -67,35 +83,15 @@ impl Folder {
             device: facts.dev(),
             inode: facts.ino(),
         };
-        folder.give(account)?;
+        if let Some(account) = account {
+            std::os::unix::fs::lchown(&folder.path, Some(account.user), Some(account.group))
+                .map_err(failed("give away", &folder.path))?;
+        }
         Ok(folder)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Gives everything in it to the account that runs the server; links are given, not followed.
-    pub(super) fn give(&self, account: Option<Account>) -> Result<(), DrillError> {
-        let Some(account) = account else {
-            return Ok(());
-        };
-        let mut left = vec![self.path.clone()];
-        while let Some(path) = left.pop() {
-            let failed = |source| DrillError::Folder {
-                step: "give away",
-                path: path.clone(),
-                source,
-            };
-            std::os::unix::fs::lchown(&path, Some(account.user), Some(account.group))
-                .map_err(failed)?;
-            if std::fs::symlink_metadata(&path).map_err(failed)?.is_dir() {
-                for entry in std::fs::read_dir(&path).map_err(failed)? {
-                    left.push(entry.map_err(failed)?.path());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Removes the folder if it is still the one that was made here.

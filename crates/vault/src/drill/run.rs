@@ -1,21 +1,23 @@
 //! One drill from beginning to end.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::{
-    ByteCount, Check, CheckOutcome, DrillReport, ErrorChain, Lsn, Proof, Timestamp,
+    ByteCount, Check, CheckOutcome, DrillReport, ErrorChain, Lsn, PointId, Proof, Timestamp,
+    Untrusted,
 };
 
 use super::checks::{Checks, Rows, check, compare};
-use super::folder::{Account, Folder};
-use super::server::{self, Parts, Server};
+use super::folder::{self, Folder};
+use super::server::Server;
 use super::{DrillContext, DrillError, Drilled, memory, pages};
 use crate::config::SourceConfig;
 use crate::repository::BaseSummary;
 use crate::restore::{
-    ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored, Start, restore,
+    ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored, Start,
+    restore_locally,
 };
 use crate::source::{Connection, SourceError};
 
@@ -24,16 +26,13 @@ const FOLDER: &str = "drill";
 const RESTORE: &str = "restore to the end of the log";
 const SERVICE: &str = "server takes a write";
 const CHECKSUMS: &str = "page checksums";
+/// Lines of a server's log that a check repeats.
+const LOG_LINES: usize = 6;
 const STOP: &str = "server stops in order";
-
-/// Who runs the server, and with what.
-struct Means {
-    account: Option<Account>,
-    postgres: PathBuf,
-}
 
 /// What a drill has found so far.
 struct Found {
+    point: PointId,
     checks: Vec<Check>,
     rows: Rows,
     rto: Duration,
@@ -57,17 +56,12 @@ pub(super) fn run(ctx: &DrillContext, source: &SourceConfig) -> Result<Drilled, 
         .newest_base(&source.name)
         .map_err(DrillError::Repository)?
         .ok_or_else(|| DrillError::NoPoint(source.name.clone()))?;
-    let postgres = &ctx.place.postgres;
-    let means = Means {
-        account: server::account(postgres.run_as.as_deref()).map_err(DrillError::Server)?,
-        postgres: server::postgres(&postgres.dirs, base.major)
-            .ok_or_else(|| DrillError::Server(format!("no PostgreSQL {} was found", base.major)))?,
-    };
     let before = memory::rows_before(&ctx.ledger, &source.name, base.system_identifier)?;
     let wished = ctx.config.dir.clone();
     let wished = wished.unwrap_or_else(|| ctx.place.state.join(FOLDER));
-    let folder = Folder::make(&wished, &source.name, means.account)?;
-    let (base, mut found) = try_out(ctx, source, base, (&means, &folder))?;
+    let account = folder::account(ctx.place.postgres.run_as.as_deref());
+    let folder = Folder::make(&wished, &source.name, account)?;
+    let mut found = try_out(ctx, source, &base, folder.path())?;
     drop(folder);
     if !found.rows.is_empty() || before.is_some() {
         let is_complete = found.checks.iter().any(is_complete_count);
@@ -77,7 +71,7 @@ pub(super) fn run(ctx: &DrillContext, source: &SourceConfig) -> Result<Drilled, 
     let report = DrillReport {
         source: source.name.clone(),
         system_identifier: base.system_identifier,
-        point: base.point,
+        point: found.point,
         timeline: base.timeline,
         reached: found.reached,
         covers_until: found.covers_until,
@@ -108,11 +102,12 @@ fn conclude(ctx: &DrillContext, report: DrillReport, rows: &Rows) -> Result<Dril
 fn try_out(
     ctx: &DrillContext,
     source: &SourceConfig,
-    base: BaseSummary,
-    (means, folder): (&Means, &Folder),
-) -> Result<(BaseSummary, Found), DrillError> {
+    base: &BaseSummary,
+    folder: &Path,
+) -> Result<Found, DrillError> {
     let begun = Instant::now();
     let mut found = Found {
+        point: base.point.clone(),
         checks: Vec::new(),
         rows: Rows::new(),
         rto: Duration::ZERO,
@@ -120,43 +115,34 @@ fn try_out(
         covers_until: base.at,
         restored: ByteCount(0),
     };
-    let data = folder.path().join("data");
+    let data = folder.join("data");
     let request = RestoreRequest {
         source: source.name.clone(),
         at: RestoreTarget::Latest,
         into: data.clone(),
-        start: Start::No,
+        start: Start::Yes { port: None },
     };
     let progress: ProgressFn = Arc::new(|_| {});
-    let restored = match restore(&ctx.place, &request, &progress) {
-        Ok(restored) => restored,
+    let mut server = Server::on(&data);
+    match restore_locally(&ctx.place, &request, &progress) {
+        Ok((restored, local)) => {
+            found.restore_done(&restored);
+            if let Some(local) = local {
+                server.opened(local);
+            }
+        }
         Err(error) if is_about_the_point(&error) => {
-            found.fail(RESTORE, ErrorChain(&error).to_string());
-            return Ok((base, found));
+            found.fail(RESTORE, explain(&error));
+            return Ok(found);
         }
         Err(error) => return Err(DrillError::Restore(error)),
-    };
-    found.restore_done(&restored);
-    folder.give(means.account)?;
-    let parts = Parts {
-        postgres: &means.postgres,
-        data: &data,
-        folder: folder.path(),
-        account: means.account,
-    };
-    let mut server = match Server::start(&parts, &source.url) {
-        Ok(server) => server,
-        Err(why) => {
-            found.fail(SERVICE, why);
-            return Ok((base, found));
-        }
-    };
+    }
     let deadline = Instant::now() + ctx.config.budget;
     let served = match serve(&server, begun) {
         Ok(served) => served,
         Err(error) => {
             found.fail(SERVICE, ErrorChain(&error).to_string());
-            return Ok((base, found));
+            return Ok(found);
         }
     };
     found.service_done(&served);
@@ -172,13 +158,25 @@ fn try_out(
         }
         Ok(()) => {
             let why = "the source has none (initdb --data-checksums)".to_owned();
-            found
-                .checks
-                .push(check(CHECKSUMS, CheckOutcome::NotRun, why));
+            found.checks.push(check(CHECKSUMS, CheckOutcome::NotRun, why));
         }
         Err(why) => found.fail(STOP, why),
     }
-    Ok((base, found))
+    Ok(found)
+}
+
+/// Says why a restore failed, with the end of the server's log where there is one.
+fn explain(error: &RestoreError) -> String {
+    let text = ErrorChain(error).to_string();
+    match error {
+        RestoreError::Server { log, .. } => {
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(LOG_LINES);
+            let tail = lines.get(from..).unwrap_or_default().join(" | ");
+            format!("{text}: {}", Untrusted(&tail))
+        }
+        _ => text,
+    }
 }
 
 impl Found {
@@ -187,6 +185,7 @@ impl Found {
     }
 
     fn restore_done(&mut self, restored: &Restored) {
+        self.point = restored.point.clone();
         self.restored = restored.bytes;
         self.reached = restored.wal_end.max(self.reached);
         self.covers_until = restored.newest_commit.unwrap_or(self.covers_until);
@@ -210,7 +209,7 @@ impl Found {
 fn serve(server: &Server, begun: Instant) -> Result<Served, SourceError> {
     const WRITE: &str = "write to the restored server";
     const ASK: &str = "ask how far the restored server came";
-    let mut connection: Connection = server.connect(server.database())?;
+    let mut connection: Connection = server.connect_anywhere()?;
     connection.query(
         "CREATE SCHEMA holdfast_drill; CREATE TABLE holdfast_drill.written AS SELECT now() AS at",
         WRITE,
@@ -238,7 +237,7 @@ fn serve(server: &Server, begun: Instant) -> Result<Served, SourceError> {
     })
 }
 
-fn page_checksums(data: &std::path::Path, deadline: Instant) -> Check {
+fn page_checksums(data: &Path, deadline: Instant) -> Check {
     match pages::read_all(data, deadline) {
         Err(error) => check(CHECKSUMS, CheckOutcome::Failed, error.to_string()),
         Ok(read) => {

@@ -1,297 +1,114 @@
-//! The server of a drill: it can be reached through a socket in the drill's own folder and in no
-//! other way, and asks nobody for a password there.
+//! The server of a drill: its owner comes in over the private socket that the restore made, and it
+//! is stopped whatever happens.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio_util::sync::CancellationToken;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::folder::Account;
 use crate::limits;
-use crate::source::{Connection, ConnectionUrl, SourceError};
+use crate::restore::LocalServer;
+use crate::source::{Connection, SourceError};
 
-/// The number in the socket's name; nothing listens on a TCP port.
-const PORT: u16 = 5432;
-/// Lines of the server's log that an error carries.
-const LOG_LINES: usize = 12;
-
-/// What is overridden on the command line, so that a restored server touches nothing outside.
+/// The server that runs on the drill's data directory, if one does.
 ///
-/// It neither archives nor replicates nor waits for standbys, loads no libraries and runs no jobs.
-const OVERRIDES: [&str; 15] = [
-    "listen_addresses=",
-    "port=5432",
-    "unix_socket_permissions=0700",
-    "hot_standby=off",
-    "archive_mode=off",
-    "primary_conninfo=",
-    "primary_slot_name=",
-    "synchronous_standby_names=",
-    "shared_preload_libraries=",
-    "session_preload_libraries=",
-    "local_preload_libraries=",
-    "logging_collector=off",
-    "log_destination=stderr",
-    "autovacuum=off",
-    "ssl=off",
-];
-
-/// A running server; dropping it stops it.
+/// Dropping it stops the server at once: what is in that directory is thrown away.
 #[derive(Debug)]
 pub(super) struct Server {
-    child: Child,
-    sockets: PathBuf,
-    log: PathBuf,
-    url: ConnectionUrl,
-}
-
-/// Where the parts of a server lie.
-#[derive(Debug)]
-pub(super) struct Parts<'a> {
-    /// The program.
-    pub(super) postgres: &'a Path,
-    /// The data directory.
-    pub(super) data: &'a Path,
-    /// A folder for socket, rules and log; it belongs to `account`.
-    pub(super) folder: &'a Path,
-    /// Who runs it.
-    pub(super) account: Option<Account>,
+    data: PathBuf,
+    local: Option<LocalServer>,
 }
 
 impl Server {
-    /// Starts the server and waits until it has replayed the log and takes writes.
-    ///
-    /// `url` names the role and database to begin with; both are those of the source.
-    pub(super) fn start(parts: &Parts<'_>, url: &ConnectionUrl) -> Result<Self, String> {
-        let log = parts.folder.join("server.log");
-        let rules = parts.folder.join("pg_hba.conf");
-        let names = parts.folder.join("pg_ident.conf");
-        let prepared = std::fs::write(&rules, "local all all trust\n")
-            .and_then(|()| std::fs::write(&names, ""))
-            .and_then(|()| File::create(&log));
-        let output = prepared.map_err(|error| format!("its files cannot be written: {error}"))?;
-        if let Some(account) = parts.account {
-            for path in [&log, &rules, &names] {
-                std::os::unix::fs::chown(path, Some(account.user), Some(account.group))
-                    .map_err(|error| format!("its files cannot be given away: {error}"))?;
-            }
+    /// Takes charge of whatever a restore starts on `data`, before it is started.
+    pub(super) fn on(data: &Path) -> Self {
+        Self {
+            data: data.to_owned(),
+            local: None,
         }
-        let child = command(parts, &rules, &names, output)
-            .and_then(|mut command| command.spawn())
-            .map_err(|error| format!("`{}` cannot be run: {error}", parts.postgres.display()))?;
-        let mut url = url.clone();
-        url.port = PORT;
-        let mut server = Self {
-            child,
-            sockets: parts.folder.to_owned(),
-            log,
-            url,
-        };
-        server.wait_promoted()?;
-        server.find_superuser()?;
-        Ok(server)
     }
 
-    /// Connects to `database` as the cluster's first superuser.
+    /// Takes the way in.
+    pub(super) fn opened(&mut self, local: LocalServer) {
+        self.local = Some(local);
+    }
+
+    /// Connects to `database` as the cluster's first superuser, whose eyes nothing is hidden from.
     pub(super) fn connect(&self, database: &str) -> Result<Connection, SourceError> {
-        let mut url = self.url.clone();
-        database.clone_into(&mut url.database);
-        Connection::open_local(&self.sockets, &url, &CancellationToken::new())
+        match &self.local {
+            Some(local) => local.connect(database),
+            None => Err(SourceError::nonsense("log in", "the server was not started")),
+        }
     }
 
-    /// Returns the database that the source's connection names.
-    pub(super) fn database(&self) -> &str {
-        &self.url.database
+    /// Connects to a database that every cluster has, unless somebody dropped it.
+    pub(super) fn connect_anywhere(&self) -> Result<Connection, SourceError> {
+        self.connect("postgres").or_else(|error| match error {
+            SourceError::Refused { .. } => self.connect("template1"),
+            error => Err(error),
+        })
     }
 
     /// Stops the server in order, so that all its pages are on disk.
     pub(super) fn stop(&mut self) -> Result<(), String> {
-        self.signal(Signal::INT);
-        let deadline = Instant::now() + limits::DRILL_STOP;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(format!("it ended with {status}\n{}", self.tail())),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(limits::DRILL_POLL),
-                Ok(None) => return Err(format!("it does not stop\n{}", self.tail())),
-                Err(error) => return Err(error.to_string()),
-            }
+        let Some(pid) = self.pid() else {
+            return Err("it has ended by itself".to_owned());
+        };
+        self.end(pid, Signal::INT)?;
+        match self.data.join(PID_FILE).exists() {
+            true => Err("it ended without putting its files in order".to_owned()),
+            false => Ok(()),
         }
     }
 
-    fn wait_promoted(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + limits::DRILL_REPLAY;
-        loop {
-            match self.child.try_wait() {
-                Ok(None) => {}
-                Ok(Some(status)) => return Err(format!("it ended with {status}\n{}", self.tail())),
-                Err(error) => return Err(error.to_string()),
-            }
-            let answer = self.connect(&self.url.database).and_then(|mut connection| {
-                connection
-                    .query("SELECT pg_catalog.pg_is_in_recovery()", "ask for its state")
-                    .map(|reply| reply.single() == Some("f"))
-            });
-            match answer {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) if is_early(&error) => {}
-                Err(error) => {
-                    let chain = holdfast_core::ErrorChain(&error).to_string();
-                    return Err(format!("{chain}\n{}", self.tail()));
-                }
-            }
+    fn end(&self, pid: Pid, signal: Signal) -> Result<(), String> {
+        let deadline = Instant::now() + limits::DRILL_STOP;
+        // It may end by itself meanwhile: the wait tells.
+        let _ = kill_process(pid, signal);
+        while self.runs(pid) {
             if Instant::now() >= deadline {
-                return Err(format!("it does not come into service\n{}", self.tail()));
+                return Err(format!("it runs on as process {}", pid.as_raw_nonzero()));
             }
             std::thread::sleep(limits::DRILL_POLL);
         }
+        Ok(())
     }
 
-    /// The source's own role may see little; the role that made the cluster sees all.
-    fn find_superuser(&mut self) -> Result<(), String> {
-        let name = self.connect(&self.url.database).and_then(|mut connection| {
-            connection.query(
-                "SELECT rolname FROM pg_catalog.pg_roles WHERE oid = 10",
-                "ask for the first superuser",
-            )
-        });
-        match name {
-            Ok(reply) => match reply.single() {
-                Some(name) => {
-                    name.clone_into(&mut self.url.user);
-                    Ok(())
-                }
-                None => Err("it has no first superuser".to_owned()),
-            },
-            Err(error) => Err(holdfast_core::ErrorChain(&error).to_string()),
+    /// Returns the process that holds the data directory, if one does.
+    ///
+    /// SOURCE: PostgreSQL 18, `utils/pidfile.h`: line 1 is the process.
+    fn pid(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.data.join(PID_FILE)).ok()?;
+        let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
+        self.runs(pid).then_some(pid)
+    }
+
+    /// A number may belong to somebody else by now: a server works in its data directory.
+    fn runs(&self, pid: Pid) -> bool {
+        if test_kill_process(pid).is_err() {
+            return false;
         }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended by itself: the wait tells.
-            let _ = kill_process(pid, signal);
+        let place = PathBuf::from(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+        match (std::fs::canonicalize(&place), std::fs::canonicalize(&self.data)) {
+            (Ok(place), Ok(data)) => place == data,
+            // Without `/proc` the number in the directory's own file must do; a process that is
+            // ending has no place any more.
+            _ => !Path::new("/proc/self/cwd").exists(),
         }
-    }
-
-    fn tail(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let from = lines.len().saturating_sub(LOG_LINES);
-        lines.get(from..).unwrap_or_default().join("\n")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        // What is in this directory is thrown away: nothing needs to be written first.
-        self.signal(Signal::QUIT);
-        let deadline = Instant::now() + limits::DRILL_STOP;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+        for signal in [Signal::QUIT, Signal::KILL] {
+            let Some(pid) = self.pid() else {
                 return;
+            };
+            if let Err(why) = self.end(pid, signal) {
+                tracing::warn!(%why, "the drill's server does not stop");
             }
-            std::thread::sleep(limits::DRILL_POLL);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
-fn command(parts: &Parts<'_>, rules: &Path, names: &Path, output: File) -> io::Result<Command> {
-    let mut command = Command::new(parts.postgres);
-    command.arg("-D").arg(parts.data);
-    for setting in OVERRIDES {
-        command.args(["-c", setting]);
-    }
-    for (name, path) in [
-        ("hba_file", rules),
-        ("ident_file", names),
-        ("unix_socket_directories", parts.folder),
-    ] {
-        command.arg("-c").arg(format!("{name}={}", path.display()));
-    }
-    command
-        .env_clear()
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output);
-    if let Some(account) = parts.account {
-        command.uid(account.user).gid(account.group);
-    }
-    Ok(command)
-}
-
-/// Whether a server that replays or starts would answer so.
-fn is_early(error: &SourceError) -> bool {
-    match error {
-        SourceError::Unreachable { .. } | SourceError::Broken { .. } => true,
-        // 57P03: the database system is starting up.
-        other => other.sqlstate() == Some("57P03"),
-    }
-}
-
-/// Finds the account that servers run as: `None` when we are not root and may run them ourselves.
-pub(super) fn account(wished: Option<&str>) -> Result<Option<Account>, String> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let name = wished.unwrap_or("postgres");
-    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let account = text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let is_it = fields.next() == Some(name);
-        let user = fields.nth(1)?.parse().ok()?;
-        let group = fields.next()?.parse().ok()?;
-        is_it.then_some(Account { user, group })
-    });
-    match account {
-        Some(account) => Ok(Some(account)),
-        None => Err(format!("there is no account `{name}` to run a server as")),
-    }
-}
-
-/// Finds the program of the major version.
-pub(super) fn postgres(dirs: &[PathBuf], major: u32) -> Option<PathBuf> {
-    let mut folders: Vec<PathBuf> = Vec::new();
-    for dir in dirs {
-        folders.push(dir.clone());
-        folders.push(dir.join("bin"));
-        folders.push(dir.join(major.to_string()).join("bin"));
-    }
-    folders.push(PathBuf::from(format!("/usr/lib/postgresql/{major}/bin")));
-    folders.push(PathBuf::from(format!("/usr/pgsql-{major}/bin")));
-    folders.push(PathBuf::from(format!(
-        "/opt/homebrew/opt/postgresql@{major}/bin"
-    )));
-    folders
-        .into_iter()
-        .map(|folder| folder.join("postgres"))
-        .find(|program| major_of(program) == Some(major))
-}
-
-fn major_of(program: &Path) -> Option<u32> {
-    let output = Command::new(program)
-        .arg("--version")
-        .env_clear()
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (_, version) = text.split_once("(PostgreSQL) ")?;
-    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
-}
+const PID_FILE: &str = "postmaster.pid";
