@@ -16,8 +16,7 @@ use super::{DrillContext, DrillError, Drilled, memory, pages};
 use crate::config::SourceConfig;
 use crate::repository::BaseSummary;
 use crate::restore::{
-    ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored, Start,
-    restore_locally,
+    ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored, Start, restore_locally,
 };
 use crate::source::{Connection, SourceError};
 
@@ -158,7 +157,9 @@ fn try_out(
         }
         Ok(()) => {
             let why = "the source has none (initdb --data-checksums)".to_owned();
-            found.checks.push(check(CHECKSUMS, CheckOutcome::NotRun, why));
+            found
+                .checks
+                .push(check(CHECKSUMS, CheckOutcome::NotRun, why));
         }
         Err(why) => found.fail(STOP, why),
     }

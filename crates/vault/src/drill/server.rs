@@ -37,7 +37,10 @@ impl Server {
     pub(super) fn connect(&self, database: &str) -> Result<Connection, SourceError> {
         match &self.local {
             Some(local) => local.connect(database),
-            None => Err(SourceError::nonsense("log in", "the server was not started")),
+            None => Err(SourceError::nonsense(
+                "log in",
+                "the server was not started",
+            )),
         }
     }
 
@@ -89,7 +92,10 @@ impl Server {
             return false;
         }
         let place = PathBuf::from(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        match (std::fs::canonicalize(&place), std::fs::canonicalize(&self.data)) {
+        match (
+            std::fs::canonicalize(&place),
+            std::fs::canonicalize(&self.data),
+        ) {
             (Ok(place), Ok(data)) => place == data,
             // Without `/proc` the number in the directory's own file must do; a process that is
             // ending has no place any more.

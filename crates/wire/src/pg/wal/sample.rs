@@ -110,7 +110,9 @@ impl Writer {
 
 /// A record with main data of `length` bytes.
 pub(super) fn draft(xid: u32, rmgr: u8, info: u8, length: usize) -> Draft {
-    let data: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let data: Vec<u8> = (0..length)
+        .map(|n| u8::try_from(n % 251).unwrap())
+        .collect();
     with_data(xid, rmgr, info, &data)
 }
 

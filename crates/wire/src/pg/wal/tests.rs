@@ -159,7 +159,8 @@ fn a_record_that_a_crash_broke_is_forgotten_when_the_next_page_says_so() {
     broken.record(&draft(1, 10, 0, 100));
     broken.record(&draft(9, 10, 0, 20_000));
     let page = usize::try_from(PAGE_BYTES).unwrap();
-    log.bytes.extend_from_slice(&broken.bytes[log.bytes.len()..page]);
+    log.bytes
+        .extend_from_slice(&broken.bytes[log.bytes.len()..page]);
     log.page_header(8, 0);
     log.record(&draft(2, 0, 0xD0, 16));
     let (seen, done) = feed(log.start, &log.bytes, &[333]);
@@ -169,14 +170,18 @@ fn a_record_that_a_crash_broke_is_forgotten_when_the_next_page_says_so() {
     // Without the flag it is damage.
     log.bytes[page + 2] = 0;
     let (_, done) = feed(log.start, &log.bytes, &[333]);
-    assert!(matches!(done, Err(WalError::Continuation { .. })), "{done:?}");
+    assert!(
+        matches!(done, Err(WalError::Continuation { .. })),
+        "{done:?}"
+    );
 }
 
 #[test]
 fn gaps_foreign_pages_and_zeros_are_told_apart() {
     let log = log(&[100, 200, 9000]);
     let mut gap = reader();
-    gap.feed(log.start, &log.bytes[..100], &mut |_| Ok(())).unwrap();
+    gap.feed(log.start, &log.bytes[..100], &mut |_| Ok(()))
+        .unwrap();
     assert!(matches!(
         gap.feed(Lsn(log.start.0 + 101), &log.bytes[101..], &mut |_| Ok(())),
         Err(WalError::Gap { .. })
@@ -193,12 +198,24 @@ fn gaps_foreign_pages_and_zeros_are_told_apart() {
         feed(bytes.start, &changed, &[100]).1
     };
     assert_eq!(refused(&|_| ()), Ok(()));
-    for (what, at) in [("magic", 0), ("address", 8), ("system", 24), ("segment", 34), ("block", 36)] {
+    for (what, at) in [
+        ("magic", 0),
+        ("address", 8),
+        ("system", 24),
+        ("segment", 34),
+        ("block", 36),
+    ] {
         let error = refused(&|bytes| bytes[at] ^= 0x40);
-        assert!(matches!(error, Err(WalError::Page { .. })), "{what}: {error:?}");
+        assert!(
+            matches!(error, Err(WalError::Page { .. })),
+            "{what}: {error:?}"
+        );
     }
     let error = refused(&|bytes| bytes[60] ^= 1);
-    assert!(matches!(error, Err(WalError::Record { .. } | WalError::Checksum { .. })));
+    assert!(matches!(
+        error,
+        Err(WalError::Record { .. } | WalError::Checksum { .. })
+    ));
     let error = refused(&|bytes| bytes[200] ^= 1);
     assert!(matches!(error, Err(WalError::Checksum { .. })), "{error:?}");
     let error = refused(&|bytes| bytes.extend([0; 64]));
