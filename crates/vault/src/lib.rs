@@ -15,6 +15,7 @@ mod capture;
 pub mod config;
 pub mod drill;
 pub mod limits;
+pub mod points;
 pub mod repository;
 pub mod restore;
 pub mod source;
@@ -28,9 +29,10 @@ pub use config::{
     AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
 };
 pub use drill::{DrillError, DrillRecord, drills};
+pub use points::points;
 pub use repository::{
     BaseEnd, BaseStart, BaseSummary, BaseWriter, FileEntry, FileKind, Reader, Repository,
-    RepositoryError, Tablespace, WalPlace, points,
+    RepositoryError, Tablespace, WalPlace,
 };
 pub use restore::{
     Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, RestoreTarget,

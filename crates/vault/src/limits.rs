@@ -71,3 +71,5 @@ pub const FRAMES_PER_READ: usize = 32;
 pub const PROMOTION_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a restored server is asked whether it is promoted.
 pub const PROMOTION_POLL: Duration = Duration::from_millis(4);
+/// How many segments are read backwards from the end of a log for its newest commit.
+pub const COMMIT_SEGMENTS: usize = 8;

@@ -18,12 +18,10 @@ use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
-use holdfast_core::{ErrorChain, Lsn, Proof, SignedProof, SourceName, Timestamp};
+use holdfast_core::{ErrorChain, Lsn, Proof, SignedProof, SourceName};
 use holdfast_store::object::{DirectoryStore, Marker, ObjectError, ObjectStore, WriterLock};
 
 use crate::config::Clock;
-use crate::restore::Place;
-use crate::status::PointSpan;
 
 pub use base::BaseWriter;
 pub use error::RepositoryError;
@@ -186,12 +184,4 @@ impl Repository {
             stored => Ok(stored?),
         }
     }
-}
-
-/// Tells what can be brought back: every continuous span of every source, in order of name and time.
-///
-/// # Errors
-/// When the repository cannot be read or a manifest does not verify.
-pub fn points(_place: &Place, _now: Timestamp) -> Result<Vec<PointSpan>, RepositoryError> {
-    Err(RepositoryError::OtherKey)
 }

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::PostgresConfig;
 
 pub use error::RestoreError;
+pub(crate) use log::segment;
+pub(crate) use plan::logs;
 pub use run::restore;
 pub(crate) use run::restore_locally;
 pub(crate) use server::LocalServer;

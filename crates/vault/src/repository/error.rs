@@ -1,5 +1,8 @@
 //! Why the repository cannot take something in or give it back.
 
+use std::io;
+use std::path::PathBuf;
+
 use holdfast_core::{Code, Coded, Lsn, PointId, SourceName, Untrusted};
 use holdfast_store::object::{ObjectError, ObjectKey};
 use holdfast_wire::pg::basebackup::ManifestError;
@@ -66,6 +69,14 @@ pub enum RepositoryError {
         /// Which object.
         key: ObjectKey,
     },
+    /// A file of the spool cannot be read.
+    #[error("cannot read `{}` in the spool", path.display())]
+    Spool {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system refused a thread or random bytes.
     #[error("cannot {step}: {}", Untrusted(what))]
     System {
@@ -88,6 +99,7 @@ impl Coded for RepositoryError {
             Self::Object(error) => error.code(),
             Self::OtherKey => Code::ZU251,
             Self::Signature { .. } => Code::ZI305,
+            Self::Spool { .. } => Code::ZS304,
             Self::System { .. } => Code::ZS251,
         }
     }
@@ -113,6 +125,9 @@ impl Coded for RepositoryError {
             Self::Object(error) => return error.hint(),
             Self::OtherKey => {
                 "nothing was written; put the vault's key file back, or name an empty directory"
+            }
+            Self::Spool { .. } => {
+                "nothing was changed; check the disk and who owns the state directory"
             }
             Self::System { .. } => "nothing was stored; free memory or processes and try again",
         };

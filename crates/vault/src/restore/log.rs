@@ -51,8 +51,10 @@ pub(super) fn bring(
         let mut scan = Scan::new(&stretch.at);
         let mut start = stretch.at.segment_start(stretch.from);
         let end = end_needed(plan, stretch);
+        let pieces: Vec<&Piece> = stretch.log.pieces.iter().collect();
         while start < end {
-            let filled = fill(&plan.reader, stretch, start, std::mem::take(&mut prefix))?;
+            let known = std::mem::take(&mut prefix);
+            let filled = fill((&plan.reader, &stretch.at), &pieces, start, known)?;
             let path = folder.join(stretch.at.segment_name(start));
             write(&path, &filled, &stretch.at, owner)?;
             let length = u64::try_from(filled.len()).unwrap_or(0);
@@ -91,21 +93,28 @@ fn shared_part(stretch: &Stretch, mut filled: Vec<u8>) -> Vec<u8> {
 }
 
 /// Returns what is kept of the segment from its beginning, as far as it has no hole.
-///
-/// `filled` is what is known of its beginning from the timeline before.
-fn fill(
+pub(crate) fn segment(
     reader: &Reader,
-    stretch: &Stretch,
+    at: &WalPlace,
+    pieces: &[&Piece],
+    start: Lsn,
+) -> Result<Vec<u8>, RepositoryError> {
+    fill((reader, at), pieces, start, Vec::new())
+}
+
+/// As [`segment`]; `filled` is what is known of its beginning from the timeline before.
+fn fill(
+    (reader, at): (&Reader, &WalPlace),
+    pieces: &[&Piece],
     start: Lsn,
     mut filled: Vec<u8>,
-) -> Result<Vec<u8>, RestoreError> {
-    let at = &stretch.at;
+) -> Result<Vec<u8>, RepositoryError> {
     let end = Lsn(start.0.saturating_add(u64::from(at.segment_bytes)));
-    let within = |piece: &&Piece| piece.start < end && piece.end > start;
-    let pieces: Vec<&Piece> = stretch.log.pieces.iter().filter(within).collect();
+    let within = |piece: &&&Piece| piece.start < end && piece.end > start;
+    let pieces: Vec<&Piece> = pieces.iter().filter(within).copied().collect();
     let whole = |piece: &&&Piece| matches!(piece.origin, Origin::Segment(_));
     if let Some(segment) = pieces.iter().find(whole) {
-        return Ok(reader.read_log(at, segment)?);
+        return reader.read_log(at, segment);
     }
     // The spool comes last: what the repository has was durable before it was said to be.
     let is_spool = |piece: &&&Piece| matches!(piece.origin, Origin::Spool(_));
@@ -117,7 +126,7 @@ fn fill(
         };
         let offset = usize::try_from(piece.start.since(start).0).unwrap_or(usize::MAX);
         if !join(&mut filled, offset, &content) {
-            return Err(contradiction(at, piece).into());
+            return Err(contradiction(at, piece));
         }
     }
     Ok(filled)
@@ -152,13 +161,12 @@ fn contradiction(at: &WalPlace, piece: &Piece) -> RepositoryError {
     }
 }
 
-fn spool_file(path: &Path, at: &WalPlace) -> Result<Vec<u8>, RestoreError> {
+fn spool_file(path: &Path, at: &WalPlace) -> Result<Vec<u8>, RepositoryError> {
     let mut content = Vec::new();
     let limit = u64::from(at.segment_bytes);
     File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut content))
-        .map_err(|source| RestoreError::Io {
-            step: "read",
+        .map_err(|source| RepositoryError::Spool {
             path: path.to_owned(),
             source,
         })?;

@@ -272,15 +272,20 @@ fn stretch(
     at: &WalPlace,
     from: Lsn,
 ) -> Result<Stretch, RestoreError> {
-    let mut log = reader.log(at)?;
-    log.add(spooled(place, at));
     Ok(Stretch {
         at: at.clone(),
         from,
         to: from,
-        log,
+        log: logs(place, reader, at)?,
         history: None,
     })
+}
+
+/// Returns what repository and spool together have of a timeline's log.
+pub(crate) fn logs(place: &Place, reader: &Reader, at: &WalPlace) -> Result<Log, RepositoryError> {
+    let mut log = reader.log(at)?;
+    log.add(spooled(place, at));
+    Ok(log)
 }
 
 /// Returns what the spool has of a timeline; it may be gone, and may belong to another cluster.

@@ -1,6 +1,6 @@
 //! The whole way: plan, files, log, settings, server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,30 +43,7 @@ pub(crate) fn restore_locally(
     let clock = Watch::start(progress);
     let plan = Plan::make(place, request, system_clock()())?;
     let major = plan.base.manifest.major;
-    let account = programs::account(&place.postgres, &request.into);
-    let programs = match request.start {
-        Start::Yes { .. } => {
-            let account = account?;
-            if let Some(account) = &account {
-                programs::check_reach(account, &request.into)?;
-            }
-            Some(programs::find(&place.postgres, major, account)?)
-        }
-        // Without a server the account is a courtesy: root may restore where there is none.
-        Start::No => {
-            let account = account.ok().flatten();
-            programs::find(&place.postgres, major, account.clone())
-                .ok()
-                .or(Some(Programs {
-                    bin: std::path::PathBuf::new(),
-                    account,
-                }))
-        }
-    };
-    let programs = programs.unwrap_or(Programs {
-        bin: std::path::PathBuf::new(),
-        account: None,
-    });
+    let programs = choose_programs(place, request, major)?;
     let port = match request.start {
         Start::Yes { port } => server::choose_port(port, &request.into)?,
         Start::No => 5432,
@@ -114,6 +91,33 @@ pub(crate) fn restore_locally(
         log: local.log.clone(),
     });
     Ok((restored, Some(local)))
+}
+
+/// Finds what runs the restored files and who owns them.
+fn choose_programs(
+    place: &Place,
+    request: &RestoreRequest,
+    major: u32,
+) -> Result<Programs, RestoreError> {
+    let account = programs::account(&place.postgres, &request.into);
+    match request.start {
+        Start::Yes { .. } => {
+            let account = account?;
+            if let Some(account) = &account {
+                programs::check_reach(account, &request.into)?;
+            }
+            programs::find(&place.postgres, major, account)
+        }
+        // Without a server the account is a courtesy: root may restore where there is none.
+        Start::No => {
+            let account = account.ok().flatten();
+            let found = programs::find(&place.postgres, major, account.clone());
+            Ok(found.unwrap_or(Programs {
+                bin: PathBuf::new(),
+                account,
+            }))
+        }
+    }
 }
 
 /// Writes files and log at the same time.

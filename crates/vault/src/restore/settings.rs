@@ -91,19 +91,20 @@ fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
     if wanted.major >= 18 {
         all.push(("io_method", "worker".to_owned()));
     }
-    let (mut lsn, mut time, mut inclusive) = (String::new(), String::new(), "on");
-    match wanted.stop {
-        Stop::Before(at) => {
-            lsn = at.to_string();
-            inclusive = "off";
-        }
-        Stop::End => {}
-        Stop::Lsn(at) => lsn = at.to_string(),
-        Stop::Time(at) => time = postgres_time(at),
-    }
+    // PostgreSQL takes even an empty target for a second one when it comes after the one that is set.
+    let (lsn, time) = ("recovery_target_lsn", "recovery_target_time");
+    let (unset, set, value) = match wanted.stop {
+        Stop::Before(at) | Stop::Lsn(at) => (time, lsn, at.to_string()),
+        Stop::End => (time, lsn, String::new()),
+        Stop::Time(at) => (lsn, time, postgres_time(at)),
+    };
+    let inclusive = match wanted.stop {
+        Stop::Before(_) => "off",
+        Stop::End | Stop::Lsn(_) | Stop::Time(_) => "on",
+    };
     all.extend([
-        ("recovery_target_lsn", lsn),
-        ("recovery_target_time", time),
+        (unset, String::new()),
+        (set, value),
         ("recovery_target_inclusive", inclusive.to_owned()),
     ]);
     all

@@ -1,10 +1,8 @@
 //! The vault against real servers.
 
-#[cfg(test)]
 mod capture;
-#[cfg(test)]
 mod drill;
-#[cfg(test)]
+mod kept;
+mod restore;
 mod wal;
-#[cfg(test)]
 mod watch;
