@@ -7,8 +7,6 @@ mod memory;
 mod pages;
 mod run;
 mod server;
-#[cfg(test)]
-mod tests;
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{DrillReport, Proof};

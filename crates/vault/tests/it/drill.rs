@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(20);
 
 /// A vault that protects one server, with drills in a folder of the test.
 struct Scene {
@@ -124,7 +125,7 @@ impl Scene {
                 "no {what}: {:#?}",
                 self.vault.status()
             );
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
