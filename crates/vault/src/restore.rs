@@ -3,6 +3,7 @@
 mod error;
 mod files;
 mod log;
+mod outside;
 mod plan;
 mod programs;
 mod run;

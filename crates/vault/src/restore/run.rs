@@ -15,7 +15,7 @@ use super::server::{self, LocalServer};
 use super::settings::{self, Wanted};
 use super::{
     Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, Restored,
-    ServerAddress, Start, files,
+    ServerAddress, Start, files, outside,
 };
 use crate::config::system_clock;
 
@@ -31,6 +31,7 @@ pub fn restore(
     request: &RestoreRequest,
     progress: &ProgressFn,
 ) -> Result<Restored, RestoreError> {
+    outside::check(&request.into, place)?;
     restore_locally(place, request, progress).map(|(restored, _)| restored)
 }
 
