@@ -5,9 +5,15 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test"
 )]
 
+mod access;
 mod bench;
+mod extended;
 mod judged;
+mod speed;
+mod stopped;
+mod transparent;

@@ -49,8 +49,10 @@ struct Transaction {
     is_doomed: bool,
     /// Digest of everything that ran in it.
     digest: Digest,
-    /// The first text that may write, for people.
+    /// The first text, or the first that openly writes, for people.
     summary: Option<String>,
+    /// The summary is of a text that openly writes.
+    is_summed: bool,
     open: Open,
     /// Effects that a human has approved before a statement started.
     approved: Vec<Effect>,
@@ -403,6 +405,7 @@ impl Transaction {
             is_doomed: false,
             digest,
             summary: None,
+            is_summed: false,
             open: Open::default(),
             approved: Vec::new(),
             permits: Vec::new(),
@@ -421,8 +424,9 @@ impl Transaction {
         if ran.known.is_none() {
             self.open.add_unknown();
         }
-        if self.summary.is_none() && ran.writes() {
+        if self.summary.is_none() || !self.is_summed && ran.writes() {
             self.summary = Some(ran.summary());
+            self.is_summed = ran.writes();
         }
     }
 }

@@ -97,6 +97,7 @@ CREATE FUNCTION wipe() RETURNS int LANGUAGE plpgsql AS $$ BEGIN DELETE FROM orde
 CREATE FUNCTION touch(n int) RETURNS int LANGUAGE sql AS $$ UPDATE orders SET total = total + 1 WHERE id = n RETURNING total $$;
 CREATE FUNCTION cut() RETURNS int LANGUAGE plpgsql AS $$ BEGIN TRUNCATE orders; RETURN 1; END $$;
 CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM orders; RETURN NEW; END $$;
+CREATE FUNCTION speak(e text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN set_config('client_encoding', e, false); END $$;
 CREATE TABLE trapped (n int);
 CREATE TRIGGER trap AFTER INSERT ON trapped FOR EACH ROW EXECUTE FUNCTION log_it();
 ANALYZE;
@@ -220,6 +221,19 @@ impl Bench {
 
     pub async fn orders(&self) -> i64 {
         self.number("SELECT count(*) FROM orders").await
+    }
+
+    /// The ledger's entries about actions, for the message of a failing test.
+    pub fn ledger_text(&self) -> String {
+        let mut text = String::new();
+        let key = self.ledger.public_key();
+        holdfast_store::ledger::verify(self.ledger.folder(), &key, |entry| {
+            if entry.draft.kind.starts_with("action.") {
+                text += &format!("{} {:?}\n", entry.draft.kind, entry.draft.body);
+            }
+        })
+        .unwrap();
+        text
     }
 
     /// The kinds of the ledger's entries about actions.

@@ -52,6 +52,10 @@ impl Session {
                 if self.copies_in {
                     self.copies_in = found.tag == b'd';
                     self.to_server.extend_from_slice(&message);
+                    if !self.copies_in {
+                        // The end of a COPY is answered at the next `Sync`, which waits for that answer.
+                        own::write_flush(&mut self.to_server);
+                    }
                 }
             }
             // The server ignores both while it takes rows.

@@ -141,7 +141,7 @@ impl Ran {
 
     /// It is one statement that the server refuses inside a transaction.
     fn is_alone(&self) -> bool {
-        matches!(self.statements(), [one] if one.needs_no_block)
+        matches!(self.statements(), [one] if one.needs_no_block && one.control.is_none())
     }
 
     /// It must be decided before it starts.

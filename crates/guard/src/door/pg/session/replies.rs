@@ -203,7 +203,6 @@ impl Session {
             if let Some(retry) = self.retry.as_mut().filter(|_| needs_writing) {
                 retry.is_needed = !retry.items.is_empty();
             }
-            self.held.clear();
             self.relay(message);
             self.has_failed = true;
             self.skip_client();
@@ -337,7 +336,10 @@ impl Session {
                 if tag != b's' {
                     self.controlled(control, message);
                 }
-                if !is_own {
+                if !is_own && self.is_last_of_ours(tag) {
+                    let last = std::mem::replace(&mut self.held, message.clone());
+                    self.to_client.extend_from_slice(&last);
+                } else if !is_own {
                     self.relay(message);
                 }
             }
@@ -349,6 +351,17 @@ impl Session {
             _ if is_own => {}
             _ => self.relay(message),
         }
+    }
+
+    /// The gate comes next: drivers take the last completion for the outcome, so it waits for that.
+    fn is_last_of_ours(&self, tag: u8) -> bool {
+        let is_ours = self.transaction.as_ref().is_some_and(|open| open.is_ours);
+        let ends = match self.todo.front() {
+            Some(item) => matches!(item, Item::End { .. }),
+            // After a COPY, the `Sync` that ends it comes behind the rows.
+            None => self.from_client.first() == Some(&b'S'),
+        };
+        tag != b's' && is_ours && self.expected.is_empty() && ends
     }
 
     /// A statement of the extended protocol began or ended a transaction; no `ReadyForQuery` says so.

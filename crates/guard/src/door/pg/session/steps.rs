@@ -88,7 +88,13 @@ impl Session {
                 });
                 self.send(&bytes, expected);
             }
-            Item::Begin => self.begin(),
+            Item::Begin => {
+                self.begin();
+                // In one go with what it is for: nothing is answered before a `Flush`.
+                if let Some(next) = self.todo.pop_front() {
+                    self.step(next);
+                }
+            }
             Item::Run {
                 bytes,
                 expected,
@@ -194,7 +200,7 @@ impl Session {
             Some(What::Query { .. })
         );
         match control {
-            Control::Commit { .. } if self.status == b'T' => {
+            Control::Commit { .. } if self.status != b'E' && self.transaction.is_some() => {
                 let is_doomed = self.transaction.as_ref().is_some_and(|open| open.is_doomed);
                 if !is_doomed {
                     let bytes = bytes.clone();
