@@ -397,7 +397,7 @@ const EMPTY: [&str; 7] = [
 ];
 
 /// SOURCE: <https://www.postgresql.org/docs/18/backup-manifest-format.html>
-fn server_manifest(taken: &Path, identifier: u64, start: &str, stop: &str) -> Vec<u8> {
+pub fn server_manifest(taken: &Path, identifier: u64, start: &str, stop: &str) -> Vec<u8> {
     let mut files = Vec::new();
     let mut folders = vec![taken.to_owned()];
     while let Some(folder) = folders.pop() {
