@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::guards::Lease;
 use super::limits::{COMMAND_ENDS, TRANSCRIPT_BYTES};
+use super::process::{Enough, Process};
 use super::provider::{HOSTS, Provider};
 use super::stage::Stage;
 use super::story::{Refusal, Story, fill};
@@ -35,6 +36,8 @@ pub struct Work {
     pub answered: Instant,
     /// What the call printed.
     pub said: String,
+    /// The call, when its effect was seen before its answer.
+    _running: Process,
 }
 
 impl Agent {
@@ -87,7 +90,7 @@ impl Agent {
     }
 
     /// Does everything that the story says, up to the end of the destroying step; `meanwhile` is called
-    /// again and again while that step runs.
+    /// again and again while that step runs, and may say that it is enough.
     ///
     /// # Errors
     /// [`Trouble::Part`] when a step hangs, and what `meanwhile` returns.
@@ -95,16 +98,16 @@ impl Agent {
         &self,
         stage: &Stage,
         story: &Story,
-        mut meanwhile: impl FnMut() -> Result<(), Trouble>,
+        mut meanwhile: impl FnMut() -> Result<Enough, Trouble>,
     ) -> Result<Work, Trouble> {
         let began = Instant::now();
         for step in &story.steps {
             stage.progress.say("agent", &step.say);
             let called = Instant::now();
             let script = format!("{}\n{}", story.agent.prelude, step.run);
-            let said = self.step(stage, &script, || match step.destroys {
+            let (said, running) = self.step(stage, &script, || match step.destroys {
                 true => meanwhile(),
-                false => Ok(()),
+                false => Ok(Enough::No),
             })?;
             if step.destroys {
                 return Ok(Work {
@@ -112,6 +115,7 @@ impl Agent {
                     called,
                     answered: Instant::now(),
                     said,
+                    _running: running,
                 });
             }
         }
@@ -123,8 +127,8 @@ impl Agent {
         &self,
         stage: &Stage,
         script: &str,
-        meanwhile: impl FnMut() -> Result<(), Trouble>,
-    ) -> Result<String, Trouble> {
+        meanwhile: impl FnMut() -> Result<Enough, Trouble>,
+    ) -> Result<(String, Process), Trouble> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("exec 2>&1\n{script}"));
         command.current_dir(&self.workspace).env_clear();
@@ -138,7 +142,7 @@ impl Agent {
         let skip = fs::metadata(&log).map_or(0, |found| found.len());
         let mut process = stage.start("agent", command)?;
         process.wait_end(&stage.stop, COMMAND_ENDS, meanwhile)?;
-        Ok(after(&log, skip))
+        Ok((after(&log, skip), process))
     }
 }
 

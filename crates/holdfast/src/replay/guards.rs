@@ -93,7 +93,7 @@ impl Guards {
 
     fn add_source(&self, stage: &Stage, provider: &Provider) -> Result<(), Trouble> {
         let url_file = stage.folder.join("source.url");
-        stage.write_file(&url_file, &format!("{}\n", provider.database_url))?;
+        stage.write_file(&url_file, &format!("{}\n", provider.admin_url))?;
         let reference = format!("file:{}", url_file.display());
         let mut args = vec![
             "source",

@@ -40,10 +40,11 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
     if act.has_vault() {
         kill(stage, &mut guards, kills)?;
     }
-    let watch = Watch::begin(&provider.database_url, &story.destruction.probe)?;
+    let mut watch = Watch::begin(&provider.database_url, &story.destruction.probe)?;
     let work = agent.work(stage, story, || {
         guards.look_for_hold(stage)?;
-        guards.say_no(stage)
+        guards.say_no(stage)?;
+        Ok(watch.sees_gone())
     })?;
     let answered = office.mark();
     let gone = watch.wait_gone(stage, EFFECT)?;

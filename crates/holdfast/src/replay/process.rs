@@ -12,6 +12,15 @@ use super::limits::{ENDS, LOG_LINES, POLL};
 use super::stop::Stop;
 use super::trouble::Trouble;
 
+/// Whether a wait has gone on long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enough {
+    /// Wait on.
+    No,
+    /// What was waited for is there.
+    Yes,
+}
+
 /// A process whose stdout and stderr go to files, and which ends with this value.
 #[derive(Debug)]
 pub struct Process {
@@ -82,8 +91,8 @@ impl Process {
         })
     }
 
-    /// Waits until it ends by itself, and calls `meanwhile` again and again; when the time is over it is
-    /// ended.
+    /// Waits until it ends by itself or until `meanwhile`, which is called again and again, says that it is
+    /// enough; then there is no status. When the time is over it is ended.
     ///
     /// # Errors
     /// [`Trouble::Part`] when it took too long, and what `meanwhile` returns.
@@ -91,14 +100,16 @@ impl Process {
         &mut self,
         stop: &Stop,
         limit: Duration,
-        mut meanwhile: impl FnMut() -> Result<(), Trouble>,
-    ) -> Result<ExitStatus, Trouble> {
+        mut meanwhile: impl FnMut() -> Result<Enough, Trouble>,
+    ) -> Result<Option<ExitStatus>, Trouble> {
         let ended = stop.poll(limit, || {
-            let status = self.status()?;
-            if status.is_none() {
-                meanwhile()?;
+            if let Some(status) = self.status()? {
+                return Ok(Some(Some(status)));
             }
-            Ok(status)
+            Ok(match meanwhile()? {
+                Enough::Yes => Some(None),
+                Enough::No => None,
+            })
         })?;
         match ended {
             Some(status) => Ok(status),
@@ -323,7 +334,7 @@ mod tests {
         assert!(other.status().unwrap().is_none(), "it was ended");
         fs::write(&file, format!("{}\n", other.child.id())).unwrap();
         end_servers_in(data.path());
-        let ended = other.wait_end(&Stop::default(), Duration::from_secs(10), || Ok(()));
-        assert!(!ended.unwrap().success());
+        let ended = other.wait_end(&Stop::default(), Duration::from_secs(10), || Ok(Enough::No));
+        assert!(!ended.unwrap().unwrap().success());
     }
 }

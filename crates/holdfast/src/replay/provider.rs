@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+use tokio_postgres::NoTls;
 
 use super::limits::PROVIDER_UP;
 use super::process::Process;
@@ -20,8 +21,10 @@ pub struct Provider {
     pub api: SocketAddr,
     /// Its certificate authority.
     pub ca_file: PathBuf,
-    /// The database, as its owner.
+    /// The database, as its owner: what the office and its developers connect with.
     pub database_url: String,
+    /// The database, as the superuser.
+    pub admin_url: String,
     /// The folder with the programs of that PostgreSQL.
     pub postgres_bin: PathBuf,
     _process: Process,
@@ -46,7 +49,7 @@ impl Provider {
         command.args(["--scenario", scenario]);
         command.arg("--ready-file").arg(&file);
         let mut process = stage.start("provider", command)?;
-        let ready: Value = process.wait_until(&stage.stop, PROVIDER_UP, |_| {
+        let mut ready: Value = process.wait_until(&stage.stop, PROVIDER_UP, |_| {
             serde_json::from_slice(&std::fs::read(&file).ok()?).ok()
         })?;
         let part = "provider";
@@ -61,11 +64,20 @@ impl Provider {
         let api = api
             .or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], port?))))
             .ok_or_else(|| Trouble::part(part, format!("`{url}` names no address")))?;
+        let admin_url = text_at(&ready, "/database_url", part)?.to_owned();
+        let database_url = owner(&admin_url)?;
+        if let Some(facts) = ready.as_object_mut() {
+            facts.insert(
+                "database_url".to_owned(),
+                Value::from(database_url.as_str()),
+            );
+        }
         Ok(Self {
             api,
             ca_file: text_at(&ready, "/ca_file", part)?.into(),
-            database_url: text_at(&ready, "/database_url", part)?.to_owned(),
             postgres_bin: text_at(&ready, "/postgres_bin_dir", part)?.into(),
+            database_url,
+            admin_url,
             ready,
             _process: process,
         })
@@ -91,4 +103,33 @@ impl Provider {
         all.dedup();
         all
     }
+}
+
+/// Gives the database to a role of its own, as an application has it, and returns its connection string.
+fn owner(admin_url: &str) -> Result<String, Trouble> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Trouble::part("provider", format!("the database gets no owner: {error}"))
+    };
+    let (login, place) = admin_url
+        .rsplit_once('@')
+        .ok_or_else(|| failed(&"its URL names no user"))?;
+    let password = login.rsplit_once(':').map_or("", |(_, password)| password);
+    let database = place.rsplit_once('/').map_or("", |(_, name)| name);
+    let sql = format!(
+        "CREATE ROLE office LOGIN PASSWORD '{}'; ALTER DATABASE \"{}\" OWNER TO office",
+        password.replace('\'', "''"),
+        database.replace('"', "\"\"")
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Trouble::system("start a thread"))?;
+    let made = runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(admin_url, NoTls).await?;
+        // It ends with its client.
+        tokio::spawn(async move { drop(connection.await) });
+        client.batch_execute(&sql).await
+    });
+    made.map_err(|error| failed(&error))?;
+    Ok(format!("postgresql://office:{password}@{place}"))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::Process;
+use super::process::{Enough, Process};
 use super::programs::Programs;
 use super::progress::Progress;
 use super::stop::Stop;
@@ -89,8 +89,8 @@ impl Stage {
         // The file grows with each call of that name; only what is new is the answer.
         let skip = fs::metadata(&before).map_or(0, |found| found.len());
         let mut process = self.start(name, command)?;
-        let status = process.wait_end(&self.stop, limit, || Ok(()))?;
-        if !status.success() {
+        let status = process.wait_end(&self.stop, limit, || Ok(Enough::No))?;
+        if let Some(status) = status.filter(|status| !status.success()) {
             return Err(process.trouble(&format!("it failed ({status})")));
         }
         let out = process.out();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 
 use super::limits::{ASK, LOOK_EVERY};
+use super::process::Enough;
 use super::stage::Stage;
 use super::trouble::Trouble;
 
@@ -15,6 +16,7 @@ use super::trouble::Trouble;
 #[derive(Debug)]
 pub struct Watch {
     gone: Receiver<Instant>,
+    seen: Option<Instant>,
     end: Arc<AtomicBool>,
 }
 
@@ -49,7 +51,11 @@ impl Watch {
                 let _nobody_waits = tell.send(at);
             }
         });
-        Ok(Self { gone, end })
+        Ok(Self {
+            gone,
+            seen: None,
+            end,
+        })
     }
 
     /// Waits until the data is gone and returns when that was first seen; `None` when it is still there
@@ -57,8 +63,24 @@ impl Watch {
     ///
     /// # Errors
     /// [`Trouble::Stopped`].
-    pub fn wait_gone(&self, stage: &Stage, limit: Duration) -> Result<Option<Instant>, Trouble> {
-        stage.stop.poll(limit, || Ok(self.gone.try_recv().ok()))
+    pub fn wait_gone(
+        &mut self,
+        stage: &Stage,
+        limit: Duration,
+    ) -> Result<Option<Instant>, Trouble> {
+        stage.stop.poll(limit, || {
+            self.sees_gone();
+            Ok(self.seen)
+        })
+    }
+
+    /// Tells whether the data was seen to be gone.
+    pub fn sees_gone(&mut self) -> Enough {
+        self.seen = self.seen.or_else(|| self.gone.try_recv().ok());
+        match self.seen {
+            Some(_) => Enough::Yes,
+            None => Enough::No,
+        }
     }
 }
 
