@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::act::{Act, Ended};
-use super::agent::{Agent, refused_by};
+use super::agent::{Agent, Work, refused_by};
 use super::guards::Guards;
 use super::limits::{EFFECT, KILL_WINDOW};
 use super::office::Office;
@@ -50,19 +50,14 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
     let gone = watch.wait_gone(stage, EFFECT)?;
     drop(watch);
     let since = |moment: Instant| moment.duration_since(work.began).as_secs_f64();
-    let (stopped_after_s, stopped_by) = match gone {
+    let (stopped_at, stopped_by) = match gone {
         Some(_) => {
             stage.progress.say("provider", &story.destruction.what);
             (None, None)
         }
         None => {
-            guards.look_for_hold(stage)?;
-            let by = refused_by(&work.said, &story.refusals);
-            stage.progress.say("agent", &format!("is stopped by {by}"));
-            let at = guards
-                .held_at()
-                .map_or(work.answered, |at| at.min(work.answered));
-            (Some(since(at)), Some(by))
+            let (at, by) = refusal(stage, story, &mut guards, &work)?;
+            (Some(at), Some(by))
         }
     };
     let serving_again_after_s = match gone {
@@ -88,7 +83,7 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
         unknown: count.unknown,
         called_after_s: since(work.called),
         gone_after_s: gone.map(since),
-        stopped_after_s,
+        stopped_after_s: stopped_at.map(since),
         stopped_by,
         serving_again_after_s,
         vault_kills: guards.kills,
@@ -138,6 +133,20 @@ fn kill(stage: &Stage, guards: &mut Guards, kills: u32) -> Result<(), Trouble> {
         }
     }
     Ok(())
+}
+
+/// Tells when the call was held or refused, and by what.
+fn refusal(
+    stage: &Stage,
+    story: &Story,
+    guards: &mut Guards,
+    work: &Work,
+) -> Result<(Instant, String), Trouble> {
+    guards.look_for_hold(stage)?;
+    let by = refused_by(&work.said, &story.refusals);
+    stage.progress.say("agent", &format!("is stopped by {by}"));
+    let held = guards.held_at().unwrap_or(work.answered);
+    Ok((held.min(work.answered), by))
 }
 
 /// Recovers, points the office at the new server, and returns the seconds from the loss to the next booking.
