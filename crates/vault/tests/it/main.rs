@@ -1,1 +1,16 @@
+//! The vault against real servers.
 
+#[cfg(test)]
+mod capture;
+#[cfg(test)]
+mod drill;
+#[cfg(test)]
+mod kept;
+#[cfg(test)]
+mod repository;
+#[cfg(test)]
+mod restore;
+#[cfg(test)]
+mod wal;
+#[cfg(test)]
+mod watch;

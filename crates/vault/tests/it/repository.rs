@@ -85,9 +85,15 @@ fn filled(folder: &Path) -> (Repository, PointId) {
     };
     let point = writer.finish(end).unwrap();
     let segment: Vec<u8> = (0..SEGMENT).map(|n| n.to_le_bytes()[1]).collect();
-    repository.put_segment(&at(), Lsn(0x0010_0000), &segment).unwrap();
-    repository.put_tail(&at(), Lsn(0x0020_0000), b"first").unwrap();
-    repository.put_tail(&at(), Lsn(0x0020_0005), b"second").unwrap();
+    repository
+        .put_segment(&at(), Lsn(0x0010_0000), &segment)
+        .unwrap();
+    repository
+        .put_tail(&at(), Lsn(0x0020_0000), b"first")
+        .unwrap();
+    repository
+        .put_tail(&at(), Lsn(0x0020_0005), b"second")
+        .unwrap();
     (repository, point)
 }
 
@@ -132,9 +138,20 @@ fn what_is_restored_equals_what_was_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (repository, point) = filled(folder.path());
     assert_eq!(repository.log_end(&at()).unwrap(), Some(Lsn(0x0020_000B)));
-    assert_eq!(repository.newest_base(&at().source).unwrap().unwrap().point, point);
+    assert_eq!(
+        repository.newest_base(&at().source).unwrap().unwrap().point,
+        point
+    );
     let into = bring_back(folder.path(), "restored").unwrap();
-    for name in ["PG_VERSION", "base/5/empty", "base/5/one", "base/5/frame", "base/5/frame-and-one", "base/5/many", "base/5/page"] {
+    for name in [
+        "PG_VERSION",
+        "base/5/empty",
+        "base/5/one",
+        "base/5/frame",
+        "base/5/frame-and-one",
+        "base/5/many",
+        "base/5/page",
+    ] {
         let (kept, back) = (folder.path().join("taken").join(name), into.join(name));
         assert_eq!(fs::read(kept).unwrap(), fs::read(back).unwrap(), "{name}");
     }
@@ -220,14 +237,23 @@ fn a_second_writer_another_key_and_a_foreign_directory_are_refused() {
     let code = |opened: Result<Repository, holdfast_vault::RepositoryError>| {
         opened.err().unwrap().code().as_str()
     };
-    assert_eq!(code(Repository::open_writer(&directory, key(), system_clock())), "ZU254");
+    assert_eq!(
+        code(Repository::open_writer(&directory, key(), system_clock())),
+        "ZU254"
+    );
     drop(first);
     let other = SigningKey::from_bytes(&[8; 32]);
-    assert_eq!(code(Repository::open_writer(&directory, other, system_clock())), "ZU251");
+    assert_eq!(
+        code(Repository::open_writer(&directory, other, system_clock())),
+        "ZU251"
+    );
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("photo.jpg"), "x").unwrap();
-    assert_eq!(code(Repository::open_writer(&foreign, key(), system_clock())), "ZU251");
+    assert_eq!(
+        code(Repository::open_writer(&foreign, key(), system_clock())),
+        "ZU251"
+    );
     assert!(Repository::open_writer(&directory, key(), system_clock()).is_ok());
 }
 
@@ -257,12 +283,20 @@ fn a_directory_that_is_not_empty_is_refused_and_stays_as_it_is() {
 fn the_same_log_again_is_fine_and_other_log_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let (repository, _) = filled(folder.path());
-    repository.put_tail(&at(), Lsn(0x0020_0000), b"first").unwrap();
-    let other = repository.put_tail(&at(), Lsn(0x0020_0000), b"fir5t").unwrap_err();
+    repository
+        .put_tail(&at(), Lsn(0x0020_0000), b"first")
+        .unwrap();
+    let other = repository
+        .put_tail(&at(), Lsn(0x0020_0000), b"fir5t")
+        .unwrap_err();
     assert_eq!(other.code().as_str(), "ZI252");
-    let short = repository.put_segment(&at(), Lsn(0x0030_0000), b"short").unwrap_err();
+    let short = repository
+        .put_segment(&at(), Lsn(0x0030_0000), b"short")
+        .unwrap_err();
     assert_eq!(short.code().as_str(), "ZB301");
-    let across = repository.put_tail(&at(), Lsn(0x002F_FFFF), b"ab").unwrap_err();
+    let across = repository
+        .put_tail(&at(), Lsn(0x002F_FFFF), b"ab")
+        .unwrap_err();
     assert_eq!(across.code().as_str(), "ZB301");
 }
 
@@ -294,7 +328,10 @@ fn a_full_disk_is_told_and_leaves_no_manifest() {
         assert_eq!(repository.newest_base(&at().source).unwrap(), None);
         assert_eq!(objects(&directory), Vec::<PathBuf>::new());
     });
-    let unmounted = std::process::Command::new("umount").arg(disk.path()).status().unwrap();
+    let unmounted = std::process::Command::new("umount")
+        .arg(disk.path())
+        .status()
+        .unwrap();
     assert!(unmounted.success());
     result.unwrap();
 }
