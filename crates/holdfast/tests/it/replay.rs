@@ -123,6 +123,8 @@ fn nothing_is_left(dir: &TestDir) {
     let left: Vec<PathBuf> = std::fs::read_dir(temporary(dir))
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        // The test kit, which the stand-in uses, keeps ports and templates of clusters there.
+        .filter(|path| !path.to_string_lossy().contains("/holdfast-testing-"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -397,10 +397,9 @@ async fn what_was_destroyed_past_the_guard_comes_back_before_the_action() {
                 into: into.path().join("data"),
                 start: Start::Yes { port: None },
             };
-            let (place, quiet) = (place.clone(), Arc::new(|_| {}));
-            let restored = tokio::task::spawn_blocking(move || {
-                restore(&place, &request, &(quiet as holdfast_vault::ProgressFn))
-            });
+            let place = place.clone();
+            let quiet: holdfast_vault::ProgressFn = Arc::new(|_| {});
+            let restored = tokio::task::spawn_blocking(move || restore(&place, &request, &quiet));
             let address = restored.await.unwrap().unwrap().server.unwrap();
             let password = scene.server.password();
             let url = format!(

@@ -56,7 +56,6 @@ async fn psql_says_the_same_through_the_door_and_past_it() {
                 text.split(" with PID ")
                     .next()
                     .unwrap_or_default()
-                    .to_owned()
                     .split("with payload")
                     .next()
                     .unwrap_or_default()
