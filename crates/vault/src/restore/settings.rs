@@ -87,6 +87,8 @@ fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
     ]);
     if wanted.major >= 15 {
         all.push(("archive_library", String::new()));
+        // Tablespaces are folders in `pg_tblspc`, not links; recovery panics at them otherwise.
+        all.push(("allow_in_place_tablespaces", "on".to_owned()));
     }
     if wanted.major >= 18 {
         all.push(("io_method", "worker".to_owned()));

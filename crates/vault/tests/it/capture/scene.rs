@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::{Lsn, Principal, Timestamp, ledger::Entry};
@@ -10,9 +11,10 @@ use holdfast_store::ledger::{self, Ledger};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
+use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
-    AckMode, DrillConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
-    system_clock,
+    AckMode, DrillConfig, Place, PostgresConfig, ProgressFn, RestoreRequest, RestoreTarget,
+    Restored, SourceConfig, SourceStatus, Start, Vault, VaultConfig, restore, system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -175,6 +177,65 @@ impl Running {
     }
 }
 
+/// A server restored from what a vault kept; it ends with this value.
+pub struct Back {
+    pub restored: Restored,
+    url: String,
+    _dir: TestDir,
+}
+
+impl Back {
+    /// Asks for one text.
+    pub async fn ask(&self, sql: &str) -> String {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let row = client.query_one(sql, &[]).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+        row.get(0)
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if let Some(server) = &self.restored.server {
+            let _ = signals::send(server.pid, Signal::QUIT);
+            let _ = signals::wait_until(LIMIT, || !signals::is_running(server.pid));
+        }
+    }
+}
+
+impl Scene {
+    /// Restores the newest moment to a server, from the spool in `state` and the repository.
+    pub async fn restore(&self, state: &Path, source: &Server) -> Back {
+        let dir = TestDir::for_server("restored").unwrap();
+        let request = RestoreRequest {
+            source: "prod".parse().unwrap(),
+            at: RestoreTarget::Latest,
+            into: dir.path().join("data"),
+            start: Start::Yes { port: None },
+        };
+        let place = Place {
+            state: state.to_owned(),
+            repository: self.repository(),
+            vault_key: None,
+            postgres: programs(),
+        };
+        let work = move || restore(&place, &request, &(Arc::new(|_| {}) as ProgressFn));
+        let restored = tokio::task::spawn_blocking(work).await.unwrap().unwrap();
+        let port = restored.server.as_ref().unwrap().port;
+        let of = |port: u16| format!("127.0.0.1:{port}/");
+        let url = source.url().replace(&of(source.port()), &of(port));
+        Back {
+            restored,
+            url,
+            _dir: dir,
+        }
+    }
+}
+
 /// Returns where drills find the programs of every version.
 pub fn programs() -> PostgresConfig {
     let folder = |installation: &Installation| {
@@ -207,10 +268,10 @@ pub fn server(installation: &Installation) -> Server {
         .unwrap()
 }
 
-/// Returns where the source's log ends on its disk.
+/// Returns where the source's log ends; a server that is made fast writes it a moment later.
 pub async fn flushed(client: &tokio_postgres::Client) -> Lsn {
     let row = client
-        .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
         .await
         .unwrap();
     row.get::<_, String>(0).parse().unwrap()

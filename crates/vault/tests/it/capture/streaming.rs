@@ -72,7 +72,15 @@ async fn tablespaces_come_with_the_base() {
             .unwrap();
         let running = scene.run(&server.url());
         running.wait("restore point", |s| s.point.is_some()).await;
+        client
+            .batch_execute("INSERT INTO t VALUES (0)")
+            .await
+            .unwrap();
+        let end = flushed(&client).await;
+        running.wait("durable log", |s| s.flushed >= end).await;
         running.stop().await;
+        let back = scene.restore(&scene.state(), &server).await;
+        assert_eq!(back.ask("SELECT count(*)::text FROM t").await, "1001");
     }
 }
 

@@ -66,6 +66,11 @@ async fn a_source_that_comes_back_on_a_new_timeline_is_followed() {
             let status = running.wait("point", |s| s.point.is_some()).await;
             assert_eq!(status.point, first.point, "the base is still continued");
             running.stop().await;
+            let back = scene.restore(&scene.state(), &server).await;
+            assert_eq!(
+                back.ask("SELECT count(*)::text FROM t WHERE n = 0").await,
+                "1"
+            );
         }
     }
 }
@@ -102,6 +107,8 @@ async fn a_standby_that_is_promoted_is_followed() {
         );
         assert_eq!(status.point, first.point);
         running.stop().await;
+        let back = scene.restore(&scene.state(), &server).await;
+        assert_eq!(back.ask("SELECT count(*)::text FROM t").await, "1001");
         let entries = scene.entries("source.timeline");
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].draft.body["to"], 2);
