@@ -11,6 +11,9 @@ use tokio::net::TcpStream;
 
 use super::bench::Bench;
 
+/// Pause between two looks at a condition.
+const POLL: Duration = Duration::from_millis(5);
+
 async fn bench() -> Bench {
     Bench::new(&postgres::newest().unwrap()).await
 }
@@ -101,7 +104,7 @@ async fn a_revoked_lease_ends_its_sessions_at_once_and_loses_its_role() {
             begun.elapsed() < Duration::from_secs(5),
             "the session goes on"
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(POLL).await;
     }
     let said = bench.psql(&["SELECT 1"]).await;
     assert!(said.err.contains("was revoked"), "{said:?}");
