@@ -42,6 +42,8 @@ pub(super) enum What {
         name: Bytes,
         known: Option<Arc<Known>>,
     },
+    /// The `Sync` of what keeps the session safe; what comes behind it may be on its way already.
+    Prelude,
     /// A simple query; whether its `ReadyForQuery` is the client's.
     Query {
         ready: bool,
@@ -216,7 +218,7 @@ impl Session {
         }
         // The server ignores everything up to the next `Sync`, so nothing of it is answered.
         while let Some(front) = self.expected.front() {
-            if matches!(front.what, What::Sync) {
+            if matches!(front.what, What::Sync | What::Prelude) {
                 return;
             }
             self.expected.pop_front();
@@ -255,7 +257,10 @@ impl Session {
         self.status = status;
         self.copies_in = false;
         let answered = self.expected.pop_front();
-        self.settle(status);
+        // A transaction that is on its way behind the prelude is not over.
+        if !matches!(answered.as_ref().map(|one| &one.what), Some(What::Prelude)) {
+            self.settle(status);
+        }
         let is_own = answered.as_ref().is_some_and(|answered| answered.is_own);
         let retry = if is_own { None } else { self.retry.take() };
         if let Some(retry) = retry.filter(|retry| retry.is_needed) {

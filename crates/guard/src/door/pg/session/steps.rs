@@ -169,13 +169,13 @@ impl Session {
         }
         if !self.reads_by_default {
             self.own("SET default_transaction_read_only TO on");
-            self.own_sync();
+            self.own_sync_as(What::Prelude);
         }
         if self.flush_due {
             // Counters of what was rolled back would be taken for what comes next.
             self.flush_due = false;
             self.own("SELECT pg_catalog.pg_stat_force_next_flush()");
-            self.own_sync();
+            self.own_sync_as(What::Prelude);
         }
     }
 
@@ -393,9 +393,13 @@ impl Session {
     }
 
     pub(super) fn own_sync(&mut self) {
+        self.own_sync_as(What::Sync);
+    }
+
+    fn own_sync_as(&mut self, what: What) {
         self.server_skips = false;
         own::write_sync(&mut self.to_server);
-        self.expected.push_back(Expected::own(What::Sync));
+        self.expected.push_back(Expected::own(what));
     }
 
     pub(super) fn send(&mut self, bytes: &[u8], expected: Vec<Expected>) {
