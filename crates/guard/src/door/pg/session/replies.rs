@@ -288,7 +288,14 @@ impl Session {
             return;
         }
         self.portals.clear();
-        self.end_transaction();
+        // What kept the session safe before our own `BEGIN` has been answered; that has yet to begin.
+        let begins = |one: &Expected| {
+            let begin = Some(Control::Begin { read_only: false });
+            one.is_own && matches!(&one.what, What::Execute { control } if *control == begin)
+        };
+        if !self.expected.iter().any(begins) {
+            self.end_transaction();
+        }
     }
 
     /// The transaction is over and was not committed by way of the gate.
