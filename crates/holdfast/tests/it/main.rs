@@ -1,8 +1,15 @@
 //! The binary as its users meet it: typed commands, real servers, real processes.
 
-#[cfg(test)]
+#![allow(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test"
+)]
+
 mod cli;
-#[cfg(test)]
 mod desk;
-#[cfg(test)]
+mod product;
 mod replay;
