@@ -200,7 +200,7 @@ impl Session {
             Some(What::Query { .. })
         );
         match control {
-            Control::Commit { .. } if self.status != b'E' && self.transaction.is_some() => {
+            Control::Commit { .. } if self.may_commit() => {
                 let is_doomed = self.transaction.as_ref().is_some_and(|open| open.is_doomed);
                 if !is_doomed {
                     let bytes = bytes.clone();
@@ -226,6 +226,12 @@ impl Session {
         if !is_simple {
             own::write_flush(&mut self.to_server);
         }
+    }
+
+    /// Something may be open that a `COMMIT` would make last: the server says so, or our `BEGIN` is on
+    /// its way.
+    fn may_commit(&self) -> bool {
+        self.status == b'T' || (self.status != b'E' && self.transaction.is_some())
     }
 
     /// Runs what the server refuses inside a transaction, without the default of reading only.
