@@ -47,6 +47,14 @@ impl Protected {
             "--assertion",
             "select count(*) >= 0 from bookings",
         ]);
+        let bin = installation.bin_dir.display();
+        let toml = desk.join("holdfast.toml");
+        let text = std::fs::read_to_string(&toml).unwrap();
+        std::fs::write(
+            &toml,
+            format!("{text}[vault]\npostgres_bin_dirs = [\"{bin}\"]\n"),
+        )
+        .unwrap();
         let up = Process::spawn(desk.command(&["up"]), &desk.join("up.log")).unwrap();
         Self { desk, source, up }
     }
