@@ -83,6 +83,9 @@ async fn play(installation: &Installation, random: &mut StdRng) {
     let newest = acknowledged.iter().map(|(_, at)| *at).max().unwrap();
     println!("{} acknowledged, newest after {newest}", acknowledged.len());
 
+    // From the spool as the kill left it, and after a restart without the source: from the repository
+    // alone, as if the vault's own machine were lost too.
+    check(&scene.restore(&scene.state(), &server).await, &acknowledged).await;
     let running = scene.run(&server.url());
     running
         .wait("the whole log", |s| {
@@ -90,6 +93,29 @@ async fn play(installation: &Installation, random: &mut StdRng) {
         })
         .await;
     running.stop().await;
+    let nothing = scene.dir.path().join("nothing");
+    check(&scene.restore(&nothing, &server).await, &acknowledged).await;
+}
+
+async fn check(back: &Back, acknowledged: &[(i64, Lsn)]) {
+    let rows = back.ask("SELECT string_agg(n::text, ',') FROM t").await;
+    let rows: BTreeSet<i64> = rows.split(',').map(|n| n.parse().unwrap()).collect();
+    let lost: Vec<i64> = acknowledged
+        .iter()
+        .map(|(n, _)| *n)
+        .filter(|n| !rows.contains(n))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{} acknowledged are lost: {lost:?}",
+        lost.len()
+    );
+    println!(
+        "{} rows back, 0 of {} acknowledged lost, writable in {:.2} s",
+        rows.len(),
+        acknowledged.len(),
+        back.restored.promoted_s.unwrap()
+    );
 }
 
 async fn write(client: tokio_postgres::Client, acknowledged: Acknowledged, next: Arc<AtomicI64>) {

@@ -223,7 +223,8 @@ impl Scene {
             vault_key: None,
             postgres: programs(),
         };
-        let work = move || restore(&place, &request, &(Arc::new(|_| {}) as ProgressFn));
+        let quiet: ProgressFn = Arc::new(|_| {});
+        let work = move || restore(&place, &request, &quiet);
         let restored = tokio::task::spawn_blocking(work).await.unwrap().unwrap();
         let port = restored.server.as_ref().unwrap().port;
         let of = |port: u16| format!("127.0.0.1:{port}/");
