@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use holdfast_core::{Code, Coded, Digest, DigestBuilder, Effect, Effects, Permit};
+use holdfast_core::{Code, Coded, Digest, DigestBuilder, Effects, Permit};
 use holdfast_judge::sql::SqlContext;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio_util::sync::CancellationToken;
@@ -54,8 +54,8 @@ struct Transaction {
     /// The summary is of a text that openly writes.
     is_summed: bool,
     open: Open,
-    /// Effects that a human has approved before a statement started.
-    approved: Vec<Effect>,
+    /// Exactly what was let through before a statement started; nothing that is measured is among it.
+    approved: Effects,
     /// Permits of statements that were decided before they started.
     permits: Vec<Permit>,
 }
@@ -407,7 +407,7 @@ impl Transaction {
             summary: None,
             is_summed: false,
             open: Open::default(),
-            approved: Vec::new(),
+            approved: Effects::none(),
             permits: Vec::new(),
         }
     }

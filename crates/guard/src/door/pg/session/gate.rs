@@ -33,7 +33,7 @@ pub(super) enum Then {
     /// A `COMMIT` of ours is sent.
     Own { is_simple: bool },
     /// The statement that had to be decided may run.
-    Statement { effects: Vec<Effect> },
+    Statement { effects: Effects },
 }
 
 /// What came out.
@@ -151,7 +151,7 @@ impl Session {
             }
         }
         let then = Then::Statement {
-            effects: effects.kinds(),
+            effects: effects.clone(),
         };
         self.deciding = Some(tokio::spawn(async move {
             let measured = Measured {
@@ -259,7 +259,7 @@ impl Session {
 const LIMIT_READS_ALLOWED: usize = 64;
 
 impl Question {
-    async fn measure(self, said: Said, open: measured::Open, approved: Vec<Effect>) -> Decided {
+    async fn measure(self, said: Said, open: measured::Open, approved: Effects) -> Decided {
         let wanted = measured::wanted(&said);
         let outside = match self.source.control.look(&self.database, &wanted).await {
             Ok(outside) => outside,
@@ -272,7 +272,7 @@ impl Question {
             .effects
             .impacts()
             .iter()
-            .filter(|impact| !approved.contains(&impact.effect))
+            .filter(|impact| !approved.impacts().contains(impact))
             .cloned()
             .collect();
         self.decide(measured).await

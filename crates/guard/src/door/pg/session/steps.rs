@@ -1,7 +1,7 @@
 //! Carrying a plan out: one step after the other, each when the one before has been answered.
 
 use bytes::BytesMut;
-use holdfast_core::{Code, Effect, Permit};
+use holdfast_core::{Code, Effects, Permit};
 use holdfast_judge::sql::Control;
 use holdfast_wire::pg::backend;
 
@@ -414,13 +414,13 @@ impl Session {
     }
 
     /// Remembers what a human has approved before a statement started.
-    pub(super) fn approved(&mut self, permit: Permit, effects: &[Effect]) {
+    pub(super) fn approved(&mut self, permit: Permit, effects: &Effects) {
         if self.transaction.is_none() {
             let mut transaction = Transaction::new(&self.source, &self.database);
             transaction.is_ours = true;
             // Whether a transaction is opened at all is for the next step to say.
             transaction.permits.push(permit);
-            transaction.approved.extend(effects);
+            transaction.approved.extend(effects.clone());
             self.transaction = Some(transaction);
             if !matches!(self.todo.front(), Some(Item::Bare { .. })) {
                 let kept = self.transaction.take();
@@ -432,7 +432,7 @@ impl Session {
             }
         } else if let Some(open) = self.transaction.as_mut() {
             open.permits.push(permit);
-            open.approved.extend(effects);
+            open.approved.extend(effects.clone());
         }
     }
 }
