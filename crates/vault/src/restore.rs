@@ -10,6 +10,7 @@ mod run;
 mod server;
 mod settings;
 mod superuser;
+mod tablespace;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -108,7 +108,7 @@ impl Coded for RestoreError {
             ),
             Self::Target { nearest, .. } => match nearest {
                 Some(nearest) => {
-                    format!("nothing was written; the nearest possible is `{nearest}`")
+                    format!("no server was started; the nearest possible is `{nearest}`")
                 }
                 None => "nothing was written; `holdfast point list` shows what can be brought back"
                     .to_owned(),

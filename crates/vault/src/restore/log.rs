@@ -11,6 +11,7 @@ use holdfast_wire::pg::wal::{Event, WalReader, WalShape};
 use super::RestoreError;
 use super::files::{Owner, create};
 use super::plan::{Plan, Stop, Stretch};
+use super::tablespace::{self, Made};
 use crate::repository::log::{Origin, Piece};
 use crate::repository::{Reader, RepositoryError, WalPlace};
 
@@ -20,7 +21,7 @@ use crate::repository::{Reader, RepositoryError, WalPlace};
 const RECORD_BYTES_MAX: u64 = 1020 << 20;
 
 /// What was brought in.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Brought {
     /// The log is there up to here.
     pub(super) end: Lsn,
@@ -28,6 +29,8 @@ pub(super) struct Brought {
     pub(super) newest_commit: Option<Timestamp>,
     /// Bytes written.
     pub(super) bytes: u64,
+    /// The tablespaces that replay would make, in order.
+    pub(super) tablespaces: Vec<Made>,
 }
 
 /// Writes everything that recovery needs into `pg_wal` below `directory`.
@@ -71,6 +74,9 @@ pub(super) fn bring(
             }
         }
         brought.newest_commit = brought.newest_commit.max(scan.newest_commit);
+        let is_replayed = |made: &Made| stretch.from <= made.record && made.record < stretch.to;
+        let made = scan.tablespaces.into_iter().filter(is_replayed);
+        brought.tablespaces.extend(made);
     }
     Ok(brought)
 }
@@ -215,10 +221,11 @@ pub(super) fn is_of_cluster(path: &Path, at: &WalPlace, start: Lsn) -> bool {
         && segment_bytes == Some(&at.segment_bytes.to_le_bytes())
 }
 
-/// Reads the log along for its newest commit; what it cannot read it leaves to PostgreSQL.
+/// Reads the log along for its newest commit and for what endangers this machine; what it cannot read it leaves to PostgreSQL.
 struct Scan {
     reader: Option<WalReader>,
     newest_commit: Option<Timestamp>,
+    tablespaces: Vec<Made>,
 }
 
 impl Scan {
@@ -230,6 +237,7 @@ impl Scan {
         Self {
             reader: Some(WalReader::new(shape)),
             newest_commit: None,
+            tablespaces: Vec::new(),
         }
     }
 
@@ -237,10 +245,17 @@ impl Scan {
         let Some(reader) = &mut self.reader else {
             return;
         };
-        let newest = &mut self.newest_commit;
+        let (newest, tablespaces) = (&mut self.newest_commit, &mut self.tablespaces);
         let read = reader.feed(start, bytes, &mut |record| {
             if let Some(Event::Commit(commit)) = record.event()? {
                 *newest = (*newest).max(Some(commit.time));
+            }
+            if let Some(location) = tablespace::read(record)? {
+                tablespaces.push(Made {
+                    record: record.start,
+                    after: *newest,
+                    location,
+                });
             }
             Ok(())
         });

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast_core::ByteCount;
+use holdfast_core::{ByteCount, Untrusted};
 
 use super::log::{self, Brought};
 use super::plan::{Plan, Stop};
@@ -15,7 +15,7 @@ use super::server::{self, LocalServer};
 use super::settings::{self, Wanted};
 use super::{
     Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, Restored,
-    ServerAddress, Start, files, outside,
+    ServerAddress, Start, files, outside, tablespace,
 };
 use crate::config::system_clock;
 
@@ -155,21 +155,33 @@ fn settled_stop(
     brought: &Brought,
     request: &RestoreRequest,
 ) -> Result<Stop, RestoreError> {
-    match (plan.stop, brought.newest_commit) {
+    let refused = |why: String, nearest: String| RestoreError::Target {
+        target: request.at.to_string(),
+        why,
+        nearest: Some(nearest),
+    };
+    let stop = match (plan.stop, brought.newest_commit) {
         // PostgreSQL refuses a time that no later commit confirms.
         (Stop::Time(time), Some(newest)) if time >= newest => {
             if plan.is_cut {
-                return Err(RestoreError::Target {
-                    target: request.at.to_string(),
-                    why: "log is missing before that time".to_owned(),
-                    nearest: Some(newest.to_string()),
-                });
+                let why = "log is missing before that time".to_owned();
+                return Err(refused(why, newest.to_string()));
             }
-            Ok(Stop::End)
+            Stop::End
         }
-        (Stop::Time(_), None) => Ok(Stop::End),
-        (Stop::Before(lsn) | Stop::Lsn(lsn), _) if lsn >= brought.end => Ok(Stop::End),
-        (stop, _) => Ok(stop),
+        (Stop::Time(_), None) => Stop::End,
+        (Stop::Before(lsn) | Stop::Lsn(lsn), _) if lsn >= brought.end => Stop::End,
+        (stop, _) => stop,
+    };
+    match tablespace::endangered(&brought.tablespaces, stop, plan.base.manifest.major) {
+        None => Ok(stop),
+        Some(made) => {
+            let why = format!(
+                "replay makes a tablespace at `{}`, where this machine keeps data that it would remove",
+                Untrusted(&made.location)
+            );
+            Err(refused(why, format!("before:{}", made.record)))
+        }
     }
 }
 

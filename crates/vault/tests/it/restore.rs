@@ -1,6 +1,7 @@
 //! Restores of real servers, to every kind of target.
 
 use holdfast_core::{Coded, Timestamp};
+use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres;
 use holdfast_vault::RestoreTarget;
 
@@ -113,5 +114,32 @@ fn targets_that_cannot_be_are_refused_with_the_nearest_that_can() {
         assert_eq!(refused.code().as_str(), "ZU304", "{target}: {refused}");
         let hint = refused.hint().unwrap();
         assert!(hint.contains(&nearest), "{target}: {hint}");
+    }
+}
+
+#[test]
+fn a_tablespace_of_the_source_is_never_touched_by_a_restore_beside_it() {
+    for installation in postgres::all().unwrap() {
+        let mut kept = Kept::start(&installation, &[]);
+        kept.sql("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t VALUES (1)");
+        kept.base();
+        let place = TestDir::for_server("space").unwrap();
+        kept.sql(&format!(
+            "CREATE TABLESPACE space LOCATION '{}'",
+            place.path().display()
+        ));
+        kept.sql("CREATE TABLE there (n int) TABLESPACE space; INSERT INTO there VALUES (7)");
+        kept.sql("CHECKPOINT");
+        kept.ship();
+        let refused = kept.restore(RestoreTarget::Latest).err().unwrap();
+        assert_eq!(refused.code().as_str(), "ZU304", "{refused}");
+        let hint = refused.hint().unwrap();
+        let nearest = hint.split('`').nth(1).unwrap().parse().unwrap();
+        let restored = kept.restore(nearest).unwrap();
+        assert_eq!(restored.ask(COUNT), "1");
+        drop(restored);
+        // What the source has there is read from its files again.
+        kept.server.restart().unwrap();
+        assert_eq!(kept.ask("SELECT sum(n)::text FROM there"), "7");
     }
 }
