@@ -148,40 +148,7 @@ async fn one_story(installation: &Installation) {
         .unwrap();
     assert_eq!(rows(&owner).await, ROWS + 1);
 
-    // Refused, however it is hidden; nothing has happened and a person finds it waiting.
-    for hidden in [
-        "DROP TABLE bookings",
-        "COMMIT; DROP TABLE bookings",
-        "DELETE FROM bookings",
-    ] {
-        let refused = agent.batch_execute(hidden).await;
-        let (code, text) = refusal(&refused.expect_err(hidden));
-        assert_eq!(code, "ZH001", "{hidden}: {text}");
-        assert!(
-            text.contains("nothing was executed") && text.contains("holdfast hold approve"),
-            "{text}"
-        );
-        assert_eq!(rows(&owner).await, ROWS + 1, "{hidden}");
-    }
-    // No transaction stays open behind a text that ends one in its middle.
-    agent
-        .batch_execute("SELECT 1; COMMIT; SELECT 2")
-        .await
-        .unwrap();
-    let is_new = "SELECT now() = statement_timestamp()";
-    let answer = agent.simple_query(is_new).await.unwrap();
-    let is_t = |one: &SimpleQueryMessage| matches!(one, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"));
-    assert!(answer.iter().any(is_t), "{answer:?}");
-    let waiting = protected.waiting();
-    // `DROP` waits once, however often it is asked for.
-    assert_eq!(waiting.len(), 2, "{waiting:?}");
-    for id in &waiting {
-        let shown = desk.run(&["hold", "show", id]).done().stdout;
-        assert!(
-            shown.contains("cursor") && shown.contains("bookings"),
-            "{shown}"
-        );
-    }
+    let waiting = refused(&protected, &agent, &owner).await;
     desk.says(
         &["hold", "approve", &waiting[0], "--passphrase-stdin"],
         "wrong words here",
@@ -206,6 +173,45 @@ async fn one_story(installation: &Installation) {
     desk.run(&["up"]).refused(2, &["Z"]);
     let status = protected.up.terminate(LIMIT).unwrap();
     assert!(status.success(), "{status}: {}", protected.up.log_tail());
+}
+
+/// What destroys is refused however it is hidden; nothing has happened, and a person finds it waiting.
+async fn refused(protected: &Protected, agent: &Client, owner: &Client) -> Vec<String> {
+    let desk = &protected.desk;
+    for hidden in [
+        "DROP TABLE bookings",
+        "COMMIT; DROP TABLE bookings",
+        "DELETE FROM bookings",
+    ] {
+        let refused = agent.batch_execute(hidden).await;
+        let (code, text) = refusal(&refused.expect_err(hidden));
+        assert_eq!(code, "ZH001", "{hidden}: {text}");
+        assert!(
+            text.contains("nothing was executed") && text.contains("holdfast hold approve"),
+            "{text}"
+        );
+        assert_eq!(rows(owner).await, ROWS + 1, "{hidden}");
+    }
+    // No transaction stays open behind a text that ends one in its middle.
+    agent
+        .batch_execute("SELECT 1; COMMIT; SELECT 2")
+        .await
+        .unwrap();
+    let is_new = "SELECT now() = statement_timestamp()";
+    let answer = agent.simple_query(is_new).await.unwrap();
+    let is_t = |one: &SimpleQueryMessage| matches!(one, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"));
+    assert!(answer.iter().any(is_t), "{answer:?}");
+    let waiting = protected.waiting();
+    // `DROP` waits once, however often it is asked for.
+    assert_eq!(waiting.len(), 2, "{waiting:?}");
+    for id in &waiting {
+        let shown = desk.run(&["hold", "show", id]).done().stdout;
+        assert!(
+            shown.contains("cursor") && shown.contains("bookings"),
+            "{shown}"
+        );
+    }
+    waiting
 }
 
 /// A freeze stops what is open, a thaw lets it go on, a revoked lease ends for good.
