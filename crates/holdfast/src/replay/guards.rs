@@ -152,7 +152,8 @@ impl Guards {
                     format!("capture or drill failed: {trouble}"),
                 ));
             }
-            Ok((is("/state", "streaming") && is("/proof/state", "verified")).then_some(source))
+            let is_up = waits(&source) && is("/proof/state", "verified");
+            Ok(is_up.then_some(source))
         })?;
         let source = found.ok_or_else(|| self.late("no restore point was proven in time"))?;
         let rto = source.pointer("/proof/rto_s").and_then(Value::as_f64);
@@ -174,8 +175,7 @@ impl Guards {
         let found = stage.stop.poll(STREAMS_AGAIN, || {
             self.still_runs()?;
             let source = self.source(stage)?;
-            let state = source.get("state").and_then(Value::as_str);
-            Ok((state == Some("streaming")).then_some(()))
+            Ok(waits(&source).then_some(()))
         })?;
         found.ok_or_else(|| self.late("it did not stream again in time"))
     }
@@ -382,6 +382,12 @@ impl Guards {
             .say("vault", "was killed with SIGKILL, and is started again");
         self.run(stage)
     }
+}
+
+/// Tells whether the log streams and commits wait for the vault.
+fn waits(source: &Value) -> bool {
+    let streams = source.get("state").and_then(Value::as_str) == Some("streaming");
+    streams && source.get("synchronous").and_then(Value::as_bool) == Some(true)
 }
 
 /// Writes what `holdfast init` then keeps: free ports, and where the provider really is.
