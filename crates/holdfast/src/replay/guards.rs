@@ -21,6 +21,9 @@ use super::trouble::Trouble;
 /// The name of the protected source.
 const SOURCE: &str = "prod";
 
+/// The act's temporary folder; its name is short because sockets lie below it.
+const TEMPORARY: &str = "t";
+
 /// The protections that run.
 #[derive(Debug)]
 pub struct Guards {
@@ -68,6 +71,7 @@ impl Guards {
             return Ok(guards);
         }
         stage.progress.wait("holdfast", "is set up");
+        stage.make_folder(TEMPORARY, 0o755)?;
         stage.write_file(&guards.config, &configuration(provider))?;
         guards.ask(stage, "init", &["init", "--no-approver", "--json"])?;
         guards.add_source(stage, provider)?;
@@ -82,6 +86,8 @@ impl Guards {
         let mut command = Command::new(&stage.programs.holdfast);
         // What the user's own shell is set up for must not lead an act to another configuration.
         command.env_remove("HOLDFAST_STATE_DIR");
+        // What servers leave in the temporary folder goes with the act's.
+        command.env("TMPDIR", stage.folder.join(TEMPORARY));
         command.arg("--config").arg(&self.config).args(args);
         command
     }
