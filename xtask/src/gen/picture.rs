@@ -85,17 +85,23 @@ fn row(svg: &mut String, y: u32, act: &Act) -> Result<()> {
         (act.lost.to_string(), state),
         (seconds(act.gone_after_s), "cell"),
         (seconds(act.serving_again_after_s), "cell"),
-        (
-            act.stopped_by
-                .clone()
-                .unwrap_or_else(|| "nothing".to_owned()),
-            state,
-        ),
+        (stopped_by(act), state),
     ];
     for (column, (value, class)) in COLUMNS.iter().zip(cells) {
         text(svg, column, y, class, &value)?;
     }
     Ok(())
+}
+
+/// Says what stopped it, or that it was not stopped and how that ended.
+fn stopped_by(act: &Act) -> String {
+    match &act.stopped_by {
+        Some(what) => what.clone(),
+        None if act.lost == 0 && act.gone_after_s.is_some() => {
+            "nothing; the vault brought it back".to_owned()
+        }
+        None => "nothing".to_owned(),
+    }
 }
 
 fn text(svg: &mut String, column: &Column, y: u32, class: &str, value: &str) -> Result<()> {

@@ -82,8 +82,17 @@ fn row(act: &Ended) -> Vec<String> {
         act.unknown.to_string(),
         seconds(act.gone_after_s),
         seconds(act.serving_again_after_s),
-        act.stopped_by
-            .clone()
-            .unwrap_or_else(|| "nothing".to_owned()),
+        stopped_by(act),
     ]
+}
+
+/// Says what stopped it, or that it was not stopped and how that ended.
+fn stopped_by(act: &Ended) -> String {
+    match &act.stopped_by {
+        Some(what) => what.clone(),
+        None if act.lost == 0 && act.gone_after_s.is_some() => {
+            "nothing; the vault brought it back".to_owned()
+        }
+        None => "nothing".to_owned(),
+    }
 }
