@@ -1,6 +1,7 @@
 //! What comes out of a submitted form, checked field by field.
 
-use jiff::civil::DateTime;
+use jiff::ToSpan;
+use jiff::civil::{Date, DateTime};
 
 use crate::desk::{Booking, Customer, DeskError, Method, Payment, Rental};
 use crate::dice::uuid_v4;
@@ -39,6 +40,25 @@ impl Fields {
 }
 
 impl BookingForm {
+    /// Two days from ten o'clock; today from the next full hour when that is later, and never in the past.
+    pub fn proposed(day: Date, today: Date, clock: &str) -> Self {
+        let hour: i8 = clock
+            .split_once(':')
+            .and_then(|(hour, _)| hour.parse().ok())
+            .unwrap_or(0);
+        let (day, hour) = match hour.saturating_add(1) {
+            _ if day != today => (day, 10),
+            24.. => (day.saturating_add(1.days()), 10),
+            next => (day, next.max(10)),
+        };
+        let until = day.saturating_add(2.days());
+        Self {
+            from: format!("{day}T{hour:02}:00"),
+            until: format!("{until}T{hour:02}:00"),
+            ..Self::default()
+        }
+    }
+
     /// The form as it was sent.
     pub fn sent(fields: &Fields) -> Self {
         let text = |name| fields.text(name).to_owned();
@@ -142,6 +162,19 @@ fn wrong(reason: &str) -> DeskError {
 #[cfg(test)]
 mod tests {
     use super::{BookingForm, Fields, cents, checked_id, new_id, payment};
+
+    #[test]
+    fn no_pickup_is_proposed_in_the_past() {
+        let today = jiff::civil::date(2026, 11, 24);
+        for (day, clock, from) in [
+            (today, "07:59", "2026-11-24T10:00"),
+            (today, "20:10", "2026-11-24T21:00"),
+            (today, "23:01", "2026-11-25T10:00"),
+            (today.tomorrow().unwrap(), "20:10", "2026-11-25T10:00"),
+        ] {
+            assert_eq!(BookingForm::proposed(day, today, clock).from, from);
+        }
+    }
 
     #[test]
     fn amounts_are_read_as_cents_or_refused() {

@@ -31,9 +31,7 @@ pub async fn form(
         page.form = BookingForm {
             id: new_id(),
             vehicle: fields.text("vehicle").to_owned(),
-            from: format!("{day}T10:00"),
-            until: format!("{}T10:00", day.saturating_add(2.days())),
-            ..BookingForm::default()
+            ..BookingForm::proposed(day, today, &page.location.clock)
         };
         Ok(page)
     };

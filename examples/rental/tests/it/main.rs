@@ -9,4 +9,5 @@
 
 mod journal;
 mod office;
+mod pages;
 mod seed;
