@@ -4,7 +4,6 @@ use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use jiff::ToSpan as _;
 use jiff::civil::Date;
 
 use super::counters::counter_number;
