@@ -121,7 +121,9 @@ pub fn describe(restored: &Restored) -> String {
         restored.bytes,
         restored.files_s
     );
-    if let Some(newest) = restored.newest_commit {
+    // With another target the log that was brought in reaches further than the server was taken.
+    let newest = restored.newest_commit.filter(|_| restored.at == "latest");
+    if let Some(newest) = newest {
         let age = now().since(newest).as_secs();
         text.push_str(&format!("newest commit {newest}, {age} s ago\n"));
     }
