@@ -13,6 +13,7 @@
 mod access;
 mod bench;
 mod extended;
+mod hidden;
 mod judged;
 mod speed;
 mod stopped;

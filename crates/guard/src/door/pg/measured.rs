@@ -22,6 +22,24 @@ pub(super) struct Open {
     pub beyond_adding: bool,
     /// A statement that changes structure is among them.
     pub changes_structure: bool,
+    /// The worst that ran of what can do more than its text says.
+    pub hidden: Hidden,
+    /// Relations that statements openly change the structure of.
+    pub named: Vec<String>,
+}
+
+/// How much of what a transaction did its texts may hide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hidden {
+    /// Nothing ran but what it says.
+    #[default]
+    Nothing,
+    /// Rows were read or written: a default, a trigger, a view or an index may run a function.
+    Behind,
+    /// A function that nobody knows was called.
+    Called,
+    /// Code was run.
+    Code,
 }
 
 impl Open {
@@ -36,17 +54,40 @@ impl Open {
                 _ => self.effects.push(impact.clone()),
             }
         }
+        self.hidden = self.hidden.max(hidden(statement));
         if statement.openly_reads || statement.control.is_some() {
             return;
         }
         self.writes = true;
         self.beyond_adding |= !statement.additive && !rows_tell;
         self.changes_structure |= !rows_tell;
+        if !rows_tell {
+            let impacts = statement.effects.impacts().iter();
+            let names = impacts.flat_map(|impact| &impact.resources);
+            self.named
+                .extend(names.map(|resource| resource.name.clone()));
+        }
     }
 
     /// Adds a statement whose text the door does not know.
     pub(super) fn add_unknown(&mut self) {
         self.writes = true;
+        self.hidden = Hidden::Code;
+    }
+}
+
+/// Tells how much a statement can do that its text does not say.
+fn hidden(statement: &Statement) -> Hidden {
+    let reads = statement.effects.contains(Effect::Read);
+    match statement.kind {
+        StatementKind::Call | StatementKind::Do => Hidden::Code,
+        StatementKind::Execute => Hidden::Called,
+        _ if statement.openly_reads && statement.static_only => Hidden::Called,
+        StatementKind::Index | StatementKind::Maintenance => Hidden::Behind,
+        kind if counted(kind) => Hidden::Behind,
+        // A new table of what a query returns.
+        _ if reads => Hidden::Called,
+        _ => Hidden::Nothing,
     }
 }
 
@@ -255,6 +296,35 @@ impl Conclusion<'_> {
         }
     }
 
+    /// A change of the catalogs may be the doing of something that no text says: code was run, or
+    /// beside rows and functions something changed that was there already. A relation that others
+    /// know tells so by a lock that only a change of its structure takes.
+    fn is_hidden(&self, open: &Open, (name, change, rows): (&str, Change, Rows)) -> bool {
+        // Making a table completes its own rows there; nothing new changes rows elsewhere.
+        let completes = matches!(
+            name,
+            "pg_attrdef" | "pg_attribute" | "pg_class" | "pg_sequence" | "pg_trigger"
+        );
+        if open.hidden > Hidden::Nothing && !completes && (rows.changed > 0 || rows.removed > 0) {
+            return true;
+        }
+        let locks = match change {
+            Change::Guard => ["AccessExclusiveLock", "ShareRowExclusiveLock"].as_slice(),
+            _ => ["AccessExclusiveLock"].as_slice(),
+        };
+        let held = self.said.locks.iter();
+        let mut held = held
+            .filter(|lock| locks.contains(&lock.mode.as_str()))
+            .filter_map(|lock| self.outside.get(&lock.oid))
+            .filter(|one| !one.temporary && matches!(one.kind, b'r' | b'p' | b'v' | b'm' | b'f'));
+        match open.hidden {
+            Hidden::Nothing => false,
+            Hidden::Behind => held.any(|one| !open.named.iter().any(|name| names(name, &one.name))),
+            Hidden::Called => held.next().is_some(),
+            Hidden::Code => true,
+        }
+    }
+
     /// What changed in the catalogs; what the statements do not openly say is unknown.
     fn catalogs(&mut self, open: &Open) {
         let mut changed: Vec<(&'static str, Change, Rows)> = self
@@ -272,8 +342,12 @@ impl Conclusion<'_> {
         }
         let adds = open.changes_structure && !open.beyond_adding;
         for (name, change, rows) in changed {
-            let only_new = rows.removed == 0;
-            let explained = !open.effects.impacts().is_empty() || self.destroyed > 0;
+            // Beside what hides something, an open statement explains new things only: the rest may
+            // be the doing of what is hidden.
+            let is_hidden = self.is_hidden(open, (name, change, rows));
+            let only_new = rows.removed == 0 && (rows.changed == 0 || !is_hidden);
+            let explained =
+                !is_hidden && (!open.effects.impacts().is_empty() || self.destroyed > 0);
             let (effect, because) = match change {
                 Change::LargeObjects => (Effect::Destroy, "large objects are written or removed"),
                 Change::Outside => (Effect::Escape, "a way to another server is made or changed"),
@@ -288,15 +362,15 @@ impl Conclusion<'_> {
                 Change::Structure | Change::Code | Change::Guard if explained => continue,
                 Change::Guard => (
                     Effect::Unknown,
-                    "a trigger, rule, policy or publication changes, and no statement says so",
+                    "a trigger, rule, policy or publication changes, and no statement says so for sure",
                 ),
                 Change::Code => (
                     Effect::Unknown,
-                    "code in the database changes, and no statement says so",
+                    "code in the database changes, and no statement says so for sure",
                 ),
                 Change::Structure => (
                     Effect::Unknown,
-                    "structure changes, and no statement says so",
+                    "structure changes, and no statement says so for sure",
                 ),
             };
             let resource = Resource::new("pg:catalog", name).of(self.source.clone());
@@ -304,6 +378,11 @@ impl Conclusion<'_> {
             self.measured.effects.push(impact);
         }
     }
+}
+
+/// Tells whether a name in a statement, with or without its schema, may be this relation.
+fn names(said: &str, full: &str) -> bool {
+    said == full || full.rsplit_once('.').is_some_and(|(_, name)| name == said)
 }
 
 fn kind_word(kind: u8) -> &'static str {

@@ -29,6 +29,8 @@ pub(super) enum Then {
         bytes: BytesMut,
         expected: Vec<Expected>,
         is_simple: bool,
+        /// It begins the next transaction, with the properties that this one had.
+        is_chain: bool,
     },
     /// A `COMMIT` of ours is sent.
     Own { is_simple: bool },
@@ -73,6 +75,8 @@ impl Session {
         self.captured.clear();
         // What was deferred to the COMMIT happens now, so that it is counted.
         self.own("SET CONSTRAINTS ALL IMMEDIATE");
+        // What defers itself again can no longer write when the COMMIT runs it.
+        self.own("SET TRANSACTION READ ONLY");
         self.own(&self.door.question.clone());
         self.own_sync();
         self.phase = Phase::Gate(then);
@@ -231,9 +235,14 @@ impl Session {
                 bytes,
                 expected,
                 is_simple,
+                is_chain,
             } => {
                 self.send(&bytes, expected);
-                if !is_simple {
+                if is_chain {
+                    // The gate's READ ONLY was for the transaction that ends here.
+                    self.own("SET TRANSACTION READ WRITE");
+                    self.own_sync();
+                } else if !is_simple {
                     own::write_flush(&mut self.to_server);
                 }
                 self.phase = Phase::Committing { permit };

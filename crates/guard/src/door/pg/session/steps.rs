@@ -200,7 +200,7 @@ impl Session {
             Some(What::Query { .. })
         );
         match control {
-            Control::Commit { .. } if self.may_commit() => {
+            Control::Commit { chain } if self.may_commit() => {
                 let is_doomed = self.transaction.as_ref().is_some_and(|open| open.is_doomed);
                 if !is_doomed {
                     let bytes = bytes.clone();
@@ -208,6 +208,7 @@ impl Session {
                         bytes,
                         expected,
                         is_simple,
+                        is_chain: chain,
                     });
                     return;
                 }
