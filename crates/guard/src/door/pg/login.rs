@@ -35,6 +35,8 @@ pub(super) struct LoggedIn {
     pub parameters: Vec<Parameter>,
     /// The key under which a cancel request finds the session.
     pub key: (u32, [u8; 4]),
+    /// What openly reads may run without the gate.
+    pub reads_pass: bool,
     /// The server's own.
     pub server_key: (u32, Vec<u8>),
 }
@@ -88,6 +90,7 @@ pub(super) async fn log_in(door: &Arc<Door>, mut client: TcpStream) -> Result<Lo
             source: admitted.source,
             parameters: admitted.server.parameters,
             key: admitted.key,
+            reads_pass: admitted.reads_pass,
             server_key: admitted.server.key,
         }),
         Err(refused) => {
@@ -158,6 +161,7 @@ struct Admitted {
     source: Arc<Source>,
     server: Server,
     key: (u32, [u8; 4]),
+    reads_pass: bool,
 }
 
 impl Talk {
@@ -204,6 +208,8 @@ impl Talk {
             Refused::new(Code::ZS401, message, "tell the operator of holdfast")
         })?;
         let server = reach(&source, &lease, parameters).await?;
+        // In doubt everything goes through the gate, which costs time only.
+        let reads_pass = source.control.reads_can_remove(&pg.database).await == Ok(false);
         let secret = clock::random::<4>().map_err(|error| Refused::garbled(&error))?;
         let key = (server.key.0, secret);
         Ok(Admitted {
@@ -211,6 +217,7 @@ impl Talk {
             source,
             server,
             key,
+            reads_pass,
         })
     }
 

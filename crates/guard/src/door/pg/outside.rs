@@ -50,6 +50,14 @@ impl Control {
         Ok(client)
     }
 
+    /// Tells whether the server lets a session that only reads remove large objects, and has some.
+    pub(super) async fn reads_can_remove(&self, database: &str) -> Result<bool, String> {
+        let bad = |error: tokio_postgres::Error| ErrorChain(&error).to_string();
+        let client = self.client(database).await?;
+        let row = client.query_one(REMOVABLE, &[]).await.map_err(bad)?;
+        row.try_get(0).map_err(bad)
+    }
+
     /// Looks relations up as they are outside; those that do not exist there are left out.
     pub(super) async fn look(
         &self,
@@ -82,6 +90,10 @@ impl Control {
         Ok(found)
     }
 }
+
+/// SOURCE: PostgreSQL 16's release notes: large objects cannot be written in READ ONLY any more.
+const REMOVABLE: &str = "SELECT pg_catalog.current_setting('server_version_num')::int4 < 160000 \
+    AND EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)";
 
 const QUESTION: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind, \
     c.relfilenode, c.relpersistence = 't', c.reltuples::float8, i.indrelid \

@@ -91,6 +91,8 @@ struct Session {
     context: SqlContext,
     /// What transactions are by default, as the server last said.
     reads_by_default: bool,
+    /// What openly reads may run without the gate.
+    reads_pass: bool,
     /// Counters of a rolled back transaction wait to be flushed.
     flush_due: bool,
     phase: Phase,
@@ -154,10 +156,12 @@ pub(super) async fn serve(door: Arc<Door>, session: LoggedIn, stop: Cancellation
         source,
         parameters,
         key,
+        reads_pass,
         ..
     } = session;
     let mut session = Session::new(door, source, lease);
     session.from_client = from_client;
+    session.reads_pass = reads_pass;
     session.from_server = from_server;
     session.welcome(&parameters, key);
     let (client_rx, client_tx) = split(client);
@@ -182,6 +186,7 @@ impl Session {
             status: b'I',
             context: SqlContext::default(),
             reads_by_default: true,
+            reads_pass: false,
             flush_due: false,
             phase: Phase::Ready,
             expected: VecDeque::new(),

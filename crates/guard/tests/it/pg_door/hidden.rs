@@ -131,3 +131,31 @@ async fn a_chained_transaction_writes_and_is_measured_as_the_first_one() {
         assert_eq!(bench.orders().await, 1000);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_objects_removed_by_what_seems_to_read_are_held() {
+    for installation in postgres::all().unwrap() {
+        let bench = Bench::new(&installation).await;
+        let shop = bench.server.connect_to("shop").await.unwrap();
+        shop.batch_execute("SET ROLE app; SELECT lo_from_bytea(77777, 'x')")
+            .await
+            .unwrap();
+        let function = "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN EXECUTE replace('SELECT lo_un*link(77777)', '*', ''); RETURN 1; END $f$";
+        let said = bench.psql(&[function, "SELECT pg_temp.f()"]).await;
+        // Up to PostgreSQL 15 READ ONLY does not stop it.
+        assert!(said.err.contains("ZH001"), "{said:?}");
+        let client = bench.client().await;
+        let function = function.replace("FUNCTION pg_temp.f", "OR REPLACE FUNCTION pg_temp.f");
+        client.batch_execute(&function).await.unwrap();
+        let refused = client.query("SELECT pg_temp.f()", &[]).await.unwrap_err();
+        assert_eq!(refused.code().unwrap().code(), "ZH001");
+        let said = bench.psql(&["SET work_mem TO '5MB'; SHOW work_mem"]).await;
+        assert_eq!(said.out, "5MB", "{said:?}");
+        assert_eq!(
+            bench
+                .number("SELECT count(*) FROM pg_largeobject_metadata")
+                .await,
+            1
+        );
+    }
+}

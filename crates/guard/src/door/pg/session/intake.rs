@@ -111,7 +111,7 @@ impl Session {
             which: 0..known.judgement.statements.len(),
             digest: Digest::of(&known.text),
         };
-        let items = plan::simple(&known, self.is_free());
+        let items = plan::simple(&known, self.is_free(), self.reads_pass);
         self.begin_items(items, &[whole], Some(Item::End { is_simple: true }));
     }
 
@@ -129,7 +129,7 @@ impl Session {
         let items = if batch.is_empty() {
             vec![Item::End { is_simple: false }]
         } else {
-            plan::extended(batch, self.is_free(), is_sync)
+            plan::extended(batch, (self.is_free(), self.reads_pass), is_sync)
         };
         let end = is_sync.then_some(Item::End { is_simple: false });
         self.begin_items(items, &ran, end);

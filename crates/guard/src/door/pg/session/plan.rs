@@ -169,8 +169,9 @@ pub(super) struct Message {
     pub runs: Option<Ran>,
 }
 
-/// Plans a simple query; `is_free` says that no transaction is open.
-pub(super) fn simple(known: &Arc<Known>, is_free: bool) -> Vec<Item> {
+/// Plans a simple query; `is_free` says that no transaction is open, and `reads_pass` that what only
+/// reads needs no gate.
+pub(super) fn simple(known: &Arc<Known>, is_free: bool, reads_pass: bool) -> Vec<Item> {
     let whole = Ran::whole(known);
     let query = |bytes: &[u8], ready: bool| {
         let mut out = BytesMut::with_capacity(bytes.len().saturating_add(6));
@@ -178,7 +179,7 @@ pub(super) fn simple(known: &Arc<Known>, is_free: bool) -> Vec<Item> {
         (out, vec![Expected::client(What::Query { ready })])
     };
     let end = Item::End { is_simple: true };
-    if is_free && known.all_read() {
+    if is_free && reads_pass && known.all_read() {
         let (bytes, expected) = query(&known.text, true);
         let (again, waits) = query(&known.text, false);
         let again = vec![run_simple(again, waits, vec![whole]), end];
@@ -292,9 +293,13 @@ pub(super) fn writable(begin: &[u8]) -> Vec<u8> {
 }
 
 /// Plans messages of the extended protocol up to a `Sync` or `Flush`.
-pub(super) fn extended(batch: Vec<Message>, is_free: bool, is_sync: bool) -> Vec<Item> {
+pub(super) fn extended(
+    batch: Vec<Message>,
+    (is_free, reads_pass): (bool, bool),
+    is_sync: bool,
+) -> Vec<Item> {
     let runs = || batch.iter().filter_map(|message| message.runs.as_ref());
-    let reads = runs().all(|ran| !ran.writes());
+    let reads = reads_pass && runs().all(|ran| !ran.writes());
     let binds = batch
         .iter()
         .any(|one| matches!(one.expected.what, What::Bind { .. }));
