@@ -47,7 +47,7 @@ async fn book(pool: &Pool, booking: &Booking) -> Result<(), DeskError> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_want_the_same_vehicle_at_once_one_gets_it() {
     for installation in postgres::all().unwrap() {
-        let office = tokio::task::spawn_blocking(move || Office::fast(&installation).seeded())
+        let office = tokio::task::spawn_blocking(move || Office::fast(&installation).filled())
             .await
             .unwrap();
         let pool = std::sync::Arc::new(pool(&office));
@@ -81,7 +81,7 @@ async fn of_many_who_want_the_same_vehicle_at_once_one_gets_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vehicle_is_free_before_after_and_when_its_booking_is_cancelled() {
     let installation = postgres::newest().unwrap();
-    let office = tokio::task::spawn_blocking(move || Office::fast(&installation).seeded())
+    let office = tokio::task::spawn_blocking(move || Office::fast(&installation).filled())
         .await
         .unwrap();
     let pool = pool(&office);
@@ -123,7 +123,7 @@ async fn a_vehicle_is_free_before_after_and_when_its_booking_is_cancelled() {
 #[test]
 fn the_database_itself_refuses_a_double_booking() {
     for installation in postgres::all().unwrap() {
-        let office = Office::fast(&installation).seeded();
+        let office = Office::fast(&installation).filled();
         let insert = |from: &str, until: &str| {
             let sql = format!(
                 "INSERT INTO reservations (id, vehicle_id, location_id, customer_id, during, total_cents)

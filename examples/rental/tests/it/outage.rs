@@ -30,7 +30,7 @@ fn is_trouble(page: &Page, office: &Office) {
 #[test]
 fn while_the_server_is_gone_every_page_says_so_and_serves_again_afterwards() {
     for installation in postgres::all().unwrap() {
-        let mut office = Office::durable(&installation).seeded();
+        let mut office = Office::empty(&installation).filled();
         let pages = Pages::serve(&office);
         let (status, well) = health(&pages);
         assert_eq!(
@@ -66,7 +66,7 @@ fn while_the_server_is_gone_every_page_says_so_and_serves_again_afterwards() {
 
 #[test]
 fn a_database_that_can_only_be_read_shows_its_lists_and_takes_no_booking() {
-    let office = Office::fast(&postgres::newest().unwrap()).seeded();
+    let office = Office::fast(&postgres::newest().unwrap()).filled();
     office.sql("ALTER DATABASE rental SET default_transaction_read_only = on");
     let pages = Pages::serve(&office);
     let (status, ill) = health(&pages);
@@ -87,7 +87,7 @@ fn a_database_that_can_only_be_read_shows_its_lists_and_takes_no_booking() {
 
 #[test]
 fn dropped_tables_are_an_outage_and_not_an_empty_office() {
-    let office = Office::fast(&postgres::oldest().unwrap()).seeded();
+    let office = Office::fast(&postgres::oldest().unwrap()).filled();
     let pages = Pages::serve(&office);
     assert_eq!(pages.get("/").status, 200);
     office.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
@@ -98,8 +98,8 @@ fn dropped_tables_are_an_outage_and_not_an_empty_office() {
 
 #[test]
 fn a_database_that_came_back_elsewhere_is_found_by_its_new_url() {
-    let mut office = Office::fast(&postgres::newest().unwrap()).seeded();
-    let elsewhere = Office::fast(&postgres::newest().unwrap()).seeded();
+    let mut office = Office::fast(&postgres::newest().unwrap()).filled();
+    let elsewhere = Office::fast(&postgres::newest().unwrap()).filled();
     elsewhere.sql("UPDATE companies SET name = 'Elsewhere Rental' WHERE id = 1");
     let pages = Pages::serve(&office);
     assert!(!pages.get("/").text.contains("Elsewhere Rental"));

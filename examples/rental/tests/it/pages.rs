@@ -1,253 +1,252 @@
-//! The pages as a person at the counter meets them, and as somebody who plays with addresses does.
-
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+//! The counter pages over HTTP: the list of today, a booking, and everything that people type.
 
 use holdfast_testing::postgres;
-use holdfast_testing::process::Process;
-use holdfast_testing::signals;
-use serde_json::Value;
 
-use crate::office::{LIMIT, Office};
+use super::browser::Pages;
+use super::office::Office;
 
-/// The pages of an office, served.
-struct Pages {
-    url: String,
-    serve: Process,
+fn served() -> (Office, Pages) {
+    let office = Office::fast(&postgres::newest().unwrap()).filled();
+    let pages = Pages::serve(&office);
+    (office, pages)
 }
 
-/// What came back.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    location: String,
-    body: String,
-}
-
-impl Pages {
-    fn of(office: &Office) -> Self {
-        let ready: PathBuf = office.dir.path().join("serve.json");
-        let log = office.dir.path().join("serve.log");
-        let mut serve = office.spawn("serve", &["--ready-file", ready.to_str().unwrap()], &log);
-        serve.wait_for_file(&ready, LIMIT).unwrap();
-        let told: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
-        let url = told["url"]
-            .as_str()
-            .unwrap()
-            .trim_end_matches('/')
-            .to_owned();
-        Self { url, serve }
-    }
-
-    fn ask(&self, path: &str, more: &[&str]) -> Answer {
-        let mut curl = Command::new("curl");
-        curl.args([
-            "-sS",
-            "--max-time",
-            "30",
-            "-w",
-            "\n%{http_code} %{redirect_url}",
-        ]);
-        let url = format!("{}{path}", self.url);
-        let output = curl
-            .args(more)
-            .arg(url)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let (body, last) = text.rsplit_once('\n').unwrap();
-        let (status, location) = last.split_once(' ').unwrap();
-        Answer {
-            status: status.parse().unwrap(),
-            location: location.replace(&self.url, ""),
-            body: body.to_owned(),
-        }
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.ask(path, &[])
-    }
-
-    fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let pairs: Vec<String> = fields.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let arguments: Vec<&str> = pairs
-            .iter()
-            .flat_map(|pair| ["--data-urlencode", pair])
-            .collect();
-        self.ask(path, &arguments)
-    }
-
-    /// The value of a hidden field or of the first choice on a page.
-    fn between(text: &str, before: &str) -> String {
-        let (_, rest) = text
-            .split_once(before)
-            .unwrap_or_else(|| panic!("no `{before}`: {text}"));
-        rest.split('"').next().unwrap().to_owned()
-    }
-
-    /// The fields of a booking that the empty form would make.
-    fn booking(&self, location: &str, name: &str) -> Vec<(String, String)> {
-        let form = self.get(&format!("/book/{location}"));
-        assert_eq!(form.status, 200);
-        let field = |name: &str| Self::between(&form.body, &format!("name=\"{name}\" value=\""));
-        let id = field("id");
-        let vehicle = Self::between(&form.body, "<option value=\"");
-        let pairs = [
-            ("id", id.as_str()),
-            ("vehicle", vehicle.as_str()),
-            ("from", "2027-03-01T10:00"),
-            ("until", "2027-03-03T10:00"),
-            ("name", name),
-            ("email", "ann@mail.example"),
-            ("phone", ""),
-            ("note", ""),
-        ];
-        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()
-    }
-
-    fn book(&self, location: &str, fields: &[(String, String)]) -> Answer {
-        let fields: Vec<(&str, &str)> = fields
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
-        self.post(&format!("/book/{location}"), &fields)
-    }
-}
-
-fn set(fields: &[(String, String)], name: &str, value: &str) -> Vec<(String, String)> {
-    let change = |(k, v): &(String, String)| match k == name {
-        true => (k.clone(), value.to_owned()),
-        false => (k.clone(), v.clone()),
-    };
-    fields.iter().map(change).collect()
-}
-
-fn first_counter(pages: &Pages) -> String {
-    let home = pages.get("/");
-    assert_eq!(home.status, 200, "{home:?}");
-    Pages::between(&home.body, "href=\"/counter/")
+/// A name as it stands in the text of a page.
+fn shown(name: &str) -> String {
+    name.replace('\'', "&#39;")
 }
 
 #[test]
-fn a_booking_made_on_the_page_is_in_the_books_once_and_nobody_else_gets_the_car() {
+fn the_counter_list_of_today_shows_who_picks_up_and_who_returns() {
     for installation in postgres::all().unwrap() {
-        let office = Office::seeded(&installation);
-        let mut pages = Pages::of(&office);
-        let counter = first_counter(&pages);
-        let today = pages.get(&format!("/counter/{counter}"));
-        assert_eq!(today.status, 200);
-        assert!(today.body.contains("Pickups") && today.body.contains("Returns"));
-
-        let hostile = "<script>alert('&')</script>";
-        let fields = pages.booking(&counter, hostile);
-        let made = pages.book(&counter, &fields);
-        assert_eq!(made.status, 303, "{made:?}");
-        let page = pages.get(&made.location);
-        assert_eq!(page.status, 200);
-        assert!(!page.body.contains("<script>alert"), "{}", page.body);
-        assert!(page.body.contains("&#60;script&#62;"), "{}", page.body);
-        // Sent again, as by a double click, it is the same booking.
-        assert_eq!(pages.book(&counter, &fields).location, made.location);
-        let id = &fields[0].1;
-        let kept = office.sql(&format!(
-            "SELECT count(*) FROM reservations WHERE id = '{id}'"
+        let office = Office::fast(&installation).filled();
+        let pages = Pages::serve(&office);
+        let counters = pages.get("/");
+        assert_eq!(counters.status, 200);
+        let locations = office.sql("SELECT id, name FROM locations ORDER BY id");
+        assert!(locations.len() > 3);
+        for location in &locations {
+            let link = format!("href=\"/counter/{}\"", location[0]);
+            assert!(counters.text.contains(&link) && counters.text.contains(&shown(&location[1])));
+        }
+        // The counter with the most pickups today shows each of them by name.
+        let today = "lower(during) AT TIME ZONE l.time_zone";
+        let busiest = &office.sql(&format!(
+            "SELECT l.id, count(*) FROM reservations r JOIN locations l ON l.id = r.location_id
+             WHERE ({today})::date = (now() AT TIME ZONE l.time_zone)::date
+             GROUP BY l.id ORDER BY 2 DESC, 1 LIMIT 1"
+        ))[0];
+        let names = office.sql(&format!(
+            "SELECT c.full_name FROM reservations r JOIN locations l ON l.id = r.location_id
+             JOIN customers c ON c.id = r.customer_id WHERE l.id = {}
+             AND ({today})::date = (now() AT TIME ZONE l.time_zone)::date",
+            busiest[0]
         ));
-        assert_eq!(kept, [["1"]]);
-
-        let other = set(&fields, "id", "00000000-0000-4000-8000-000000000001");
-        let taken = pages.book(&counter, &set(&other, "name", "Bob"));
-        assert_eq!(taken.status, 409, "{taken:?}");
-        assert!(taken.body.contains("Bob"), "the form keeps what was typed");
-        assert!(pages.serve.terminate(LIMIT).unwrap().success());
+        let page = pages.get(&format!("/counter/{}", busiest[0]));
+        assert_eq!(page.status, 200);
+        assert!(page.text.contains("Today, "), "{}", page.text);
+        assert!(!names.is_empty());
+        for name in &names {
+            assert!(
+                page.text.contains(&shown(&name[0])),
+                "{} is not listed",
+                name[0]
+            );
+        }
+        // Nothing from elsewhere runs on the pages, and nothing of them is kept.
+        let policy = page.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'"), "{policy}");
+        assert_eq!(page.header("cache-control"), Some("no-store"));
     }
 }
 
 #[test]
-fn what_is_wrong_in_a_form_is_said_and_nothing_is_booked() {
-    let office = Office::seeded(&postgres::oldest().unwrap());
-    let pages = Pages::of(&office);
-    let counter = first_counter(&pages);
-    let good = pages.booking(&counter, "Ann");
-    let count = || office.sql("SELECT count(*) FROM reservations");
-    let before = count();
-    for (field, value, words) in [
+fn a_booking_made_on_the_page_is_in_the_books_and_on_the_list() {
+    let (office, mut pages) = served();
+    let made = pages.book("1", &[]);
+    let place = made.leads_to().to_owned();
+    let shown = pages.get(&place);
+    assert_eq!(shown.status, 200);
+    for part in ["Booked.", "Ann Lee", "ann@mail.example", "child seat"] {
+        assert!(shown.text.contains(part), "{part}: {}", shown.text);
+    }
+    let id = place.split(['/', '?']).nth(2).unwrap();
+    let row = &office.sql(&format!(
+        "SELECT status, lower(during) AT TIME ZONE l.time_zone FROM reservations r
+         JOIN locations l ON l.id = r.location_id WHERE r.id = '{id}'"
+    ))[0];
+    assert_eq!(row.as_slice(), ["booked", "2099-06-10 10:00:00"]);
+    let mails = format!("SELECT count(*) FROM outbox WHERE reservation_id = '{id}'");
+    assert_eq!(office.one(&mails), "1");
+    let list = pages.get("/counter/1?day=2099-06-10");
+    assert!(!list.text.contains("Ann Lee"), "a list 73 years away");
+    // Paid, handed over and taken back.
+    let amount = shown.value_of("name=\"amount\"");
+    let payment = shown.value_of("/pay\">\n  <input type=\"hidden\" name=\"id\"");
+    let pay = |amount: &str| {
+        let fields = [
+            ("id", payment.as_str()),
+            ("amount", amount),
+            ("method", "card"),
+        ];
+        pages.post(&format!("/reservations/{id}/pay"), &fields)
+    };
+    assert_eq!(pay("nothing").status, 422);
+    for _ in 0..2 {
+        assert!(pay(&amount).leads_to().ends_with("done=paid"));
+    }
+    let paid = format!("SELECT count(*) FROM payments WHERE reservation_id = '{id}'");
+    assert_eq!(office.one(&paid), "1");
+    for (change, status) in [("hand-over", "out"), ("take-back", "returned")] {
+        let changed = pages.post(&format!("/reservations/{id}/{change}"), &[]);
+        assert_eq!(changed.status, 303, "{changed:?}");
+        let now = format!("SELECT status FROM reservations WHERE id = '{id}'");
+        assert_eq!(office.one(&now), status);
+    }
+    assert_eq!(
+        pages
+            .post(&format!("/reservations/{id}/cancel"), &[])
+            .status,
+        422
+    );
+    pages.end();
+    assert!(!office.path("ready.json").exists());
+}
+
+#[test]
+fn a_form_sent_twice_makes_one_booking_and_a_taken_vehicle_is_said_to_be() {
+    let (office, pages) = served();
+    let form = pages.form("1");
+    let fields: Vec<(&str, &str)> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    let first = pages.post("/book/1", &fields);
+    let again = pages.post("/book/1", &fields);
+    assert_eq!(first.leads_to(), again.leads_to());
+    let count = "SELECT count(*) FROM reservations WHERE lower(during) > '2099-01-01'";
+    assert_eq!(office.one(count), "1");
+    let taken = pages.book(
+        "1",
+        &[("email", "bob@mail.example"), ("from", "2099-06-11T10:00")],
+    );
+    assert_eq!(taken.status, 409, "{taken:?}");
+    let notice = taken.notice();
+    assert!(notice.contains("already booked"), "{notice}");
+    assert!(notice.contains("Choose another vehicle"), "{notice}");
+    assert_eq!(office.one(count), "1");
+}
+
+#[test]
+fn what_is_missing_or_wrong_on_a_form_is_said_and_nothing_is_saved() {
+    let (office, pages) = served();
+    let before = office.one("SELECT count(*) FROM reservations");
+    let long = "x".repeat(201);
+    for (field, value, part) in [
+        ("id", "", "damaged"),
+        ("id", "1; DROP TABLE reservations", "damaged"),
         ("vehicle", "", "no vehicle is chosen"),
-        ("vehicle", "99999999", ""),
-        ("from", "tomorrow", "the pickup is not a day and time"),
+        ("vehicle", "1 OR 1=1", "no vehicle is chosen"),
+        ("vehicle", "99999999999", "no vehicle is chosen"),
+        ("from", "", "pickup is not a day"),
+        ("from", "yesterday", "pickup is not a day"),
+        ("from", "2099-02-30T10:00", "pickup is not a day"),
+        ("from", "2001-01-01T10:00", "days needs a contract"),
         (
             "until",
-            "2027-02-30T10:00",
-            "the return is not a day and time",
+            "2099-06-10T10:00",
+            "return is not after the pickup",
         ),
-        ("until", "2027-02-01T10:00", ""),
-        ("id", "../../etc", "load it again"),
-        ("name", "", ""),
-        ("email", "nobody", ""),
+        (
+            "until",
+            "2099-06-09T10:00",
+            "return is not after the pickup",
+        ),
+        ("until", "2099-09-10T10:00", "days needs a contract"),
+        ("until", "", "return is not a day"),
+        ("name", "", "name is missing"),
+        ("name", "  ", "name is missing"),
+        ("name", &long, "longer than 200"),
+        ("name", "Ann\u{7}Lee", "cannot be printed"),
+        ("email", "", "e-mail address is not one"),
+        ("email", "ann", "e-mail address is not one"),
+        ("note", &long, "longer than 200"),
     ] {
-        let answer = pages.book(&counter, &set(&good, field, value));
-        assert!(
-            (400..500).contains(&answer.status),
-            "{field}={value}: {}",
-            answer.status
-        );
-        assert!(
-            answer.body.to_lowercase().contains(words),
-            "{field}={value}: {}",
-            answer.body
-        );
+        let page = pages.book("1", &[(field, value)]);
+        assert_eq!(page.status, 422, "{field}={value}: {page:?}");
+        let notice = page.notice().to_lowercase();
+        assert!(notice.contains(part), "{field}={value}: {notice}");
+        assert!(notice.contains("nothing was saved"), "{notice}");
+        // What was typed is still on the form.
+        if field != "name" {
+            assert!(page.text.contains("value=\"Ann Lee\""), "{field}={value}");
+        }
     }
-    let long = set(&good, "note", &"x".repeat(1 << 20));
-    let file = office.dir.path().join("long");
-    let body: Vec<String> = long.iter().map(|(k, v)| format!("{k}={v}")).collect();
-    std::fs::write(&file, body.join("&")).unwrap();
-    let data = format!("@{}", file.display());
-    let path = format!("/book/{counter}");
-    let long = pages.ask(&path, &["--data-binary", &data]);
-    assert!((400..500).contains(&long.status), "{}", long.status);
-    assert_eq!(count(), before);
-    for path in [
-        "/counter/0",
-        "/counter/x",
-        "/book/999999",
-        "/reservations/none",
-        "/nowhere",
-    ] {
-        let answer = pages.get(path);
-        assert_eq!(answer.status, 404, "{path}");
-        assert!(answer.body.contains("<h1"), "{path}: a page for people");
-    }
-    let foreign = [
-        "-H",
-        "Origin: https://elsewhere.example",
-        "-H",
-        "Sec-Fetch-Site: cross-site",
-        "-d",
-        "a=b",
-    ];
-    assert_eq!(pages.ask(&path, &foreign).status, 403);
+    let past = pages.book(
+        "1",
+        &[("from", "2001-01-01T10:00"), ("until", "2001-01-02T10:00")],
+    );
+    assert!(past.notice().contains("in the past"), "{past:?}");
+    assert_eq!(office.one("SELECT count(*) FROM reservations"), before);
 }
 
 #[test]
-fn without_its_database_the_office_says_so_and_goes_on_when_it_is_back() {
-    let mut office = Office::seeded(&postgres::newest().unwrap());
-    let pages = Pages::of(&office);
-    let counter = first_counter(&pages);
-    let fields = pages.booking(&counter, "Ann");
-    office.server.kill_9().unwrap();
-    let page = pages.get(&format!("/counter/{counter}"));
-    assert_eq!(page.status, 503, "{page:?}");
-    let refused = pages.book(&counter, &fields);
-    assert_eq!(refused.status, 503);
-    assert!(
-        refused.body.contains("Nothing was saved") && refused.body.contains("Ann"),
-        "{}",
-        refused.body
+fn hostile_text_is_shown_as_text() {
+    let (office, pages) = served();
+    let name = "<script>alert('x')</script> & \"Bobby'); DROP TABLE customers;--\"";
+    let escaped = "&#60;script&#62;alert(";
+    let made = pages.book(
+        "1",
+        &[("name", name), ("note", "</dd><img src=x onerror=y>")],
     );
-    office.server.restart().unwrap();
-    signals::wait_until(LIMIT, || {
-        pages.get(&format!("/counter/{counter}")).status == 200
-    })
-    .unwrap();
-    assert_eq!(pages.book(&counter, &fields).status, 303);
+    let shown = pages.get(made.leads_to());
+    assert!(shown.text.contains(escaped), "{}", shown.text);
+    for raw in ["<script>", "<img src=x", "onerror=y>\""] {
+        assert!(!shown.text.contains(raw), "{raw}: {}", shown.text);
+    }
+    let stored = office.one("SELECT full_name FROM customers WHERE email = 'ann@mail.example'");
+    assert_eq!(stored, name);
+    let refused = pages.book("1", &[("name", name), ("email", "\"><script>")]);
+    assert_eq!(refused.status, 422);
+    assert!(!refused.text.contains("<script>"), "{}", refused.text);
+    for path in [
+        "/counter/%3Cscript%3E",
+        "/reservations/%3Cscript%3E",
+        "/%3Cscript%3E",
+    ] {
+        let page = pages.get(path);
+        assert_eq!(page.status, 404, "{path}");
+        assert!(!page.text.contains("<script>"), "{path}");
+    }
+}
+
+#[test]
+fn addresses_that_mean_nothing_and_forms_of_other_sites_change_nothing() {
+    let (office, pages) = served();
+    for path in [
+        "/counter/0",
+        "/counter/-1",
+        "/counter/1%20OR%201=1",
+        "/fleet/999999",
+        "/book/nothing",
+        "/reservations/00000000-0000-4000-8000-000000000000",
+        "/reservations/x",
+        "/admin",
+    ] {
+        assert_eq!(pages.get(path).status, 404, "{path}");
+    }
+    for path in [
+        "/counter/1?day=never",
+        "/counter/1?day=9999-12-31",
+        "/fleet/1?from=-1",
+    ] {
+        assert_eq!(pages.get(path).status, 200, "{path}");
+    }
+    let before = office.one("SELECT count(*) FROM reservations");
+    let form = pages.form("1");
+    let body: Vec<String> = form.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let body = body.join("&");
+    for origin in ["Origin: http://evil.example", "Origin: null"] {
+        let page = pages.curl("/book/1", &["-H", origin, "-d", &body]);
+        assert_eq!(page.status, 403, "{origin}");
+        assert!(page.text.contains("nothing was done"), "{}", page.text);
+    }
+    assert_eq!(office.one("SELECT count(*) FROM reservations"), before);
 }

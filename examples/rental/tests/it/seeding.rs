@@ -90,7 +90,7 @@ fn a_second_seeding_and_a_senseless_plan_change_nothing() {
     }
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(office.one(tables), "0");
-    let office = office.seeded();
+    let office = office.filled();
     let before = rows(&office);
     let again = office.rental(&["seed", "--seed", "9"]).output().unwrap();
     assert_eq!(again.status.code(), Some(1));

@@ -48,7 +48,7 @@ fn list(ids: &[String]) -> String {
 #[test]
 fn after_a_kill_9_of_the_server_every_acknowledged_booking_is_present() {
     for installation in postgres::all().unwrap() {
-        let mut office = Office::durable(&installation).seeded();
+        let mut office = Office::empty(&installation).filled();
         let mut traffic = start(&office, "journal");
         for round in 1..=2 {
             let before = acknowledged(&office, "booking");
@@ -65,7 +65,7 @@ fn after_a_kill_9_of_the_server_every_acknowledged_booking_is_present() {
         }
         assert!(traffic.terminate(LIMIT).unwrap().success());
         let totals: Value = serde_json::from_str(traffic.log().trim()).unwrap();
-        let found = office.verify("journal");
+        let found = office.verify_with("journal");
         // What the workers counted, what the journal holds and what the database has are one number.
         for (kind, totals, found) in [
             ("booking", &totals["bookings"], &found),
@@ -91,7 +91,7 @@ fn after_a_kill_9_of_the_server_every_acknowledged_booking_is_present() {
 
 #[test]
 fn what_is_removed_by_hand_is_counted_as_lost_exactly() {
-    let office = Office::fast(&postgres::newest().unwrap()).seeded();
+    let office = Office::fast(&postgres::newest().unwrap()).filled();
     let totals = run(&office, "journal", "2");
     assert!(totals["payments"]["acknowledged"].as_u64().unwrap() > 10);
     let journal = office.path("journal");
@@ -111,7 +111,7 @@ fn what_is_removed_by_hand_is_counted_as_lost_exactly() {
     let orphans = office.one(
         "SELECT count(*) FROM payments WHERE reservation_id NOT IN (SELECT id FROM reservations)",
     );
-    let found = office.verify("journal");
+    let found = office.verify_with("journal");
     assert_eq!((gone.len(), &found["lost"]), (7, &Value::from(7)));
     gone.sort();
     assert_eq!(found["missing"], serde_json::json!(gone));
@@ -126,31 +126,37 @@ fn what_is_removed_by_hand_is_counted_as_lost_exactly() {
          WHERE id = '{}'",
         cancelled[0]
     ));
-    assert_eq!(office.verify("journal")["cancellations"]["lost"], 1);
+    assert_eq!(office.verify_with("journal")["cancellations"]["lost"], 1);
 }
 
 #[test]
 fn two_bookings_of_one_vehicle_that_overlap_are_counted() {
-    let office = Office::fast(&postgres::oldest().unwrap()).seeded();
+    let office = Office::fast(&postgres::oldest().unwrap()).filled();
     run(&office, "journal", "0.5");
-    assert_eq!(office.verify("journal")["invariants"]["double_booked"], 0);
+    assert_eq!(
+        office.verify_with("journal")["invariants"]["double_booked"],
+        0
+    );
     office.sql(
         "ALTER TABLE reservations DROP CONSTRAINT reservations_no_double_booking;
          INSERT INTO reservations (id, vehicle_id, location_id, customer_id, during, total_cents)
          SELECT gen_random_uuid(), vehicle_id, location_id, customer_id, during, 1
          FROM reservations WHERE status <> 'cancelled' LIMIT 1",
     );
-    assert_eq!(office.verify("journal")["invariants"]["double_booked"], 1);
+    assert_eq!(
+        office.verify_with("journal")["invariants"]["double_booked"],
+        1
+    );
 }
 
 #[test]
 fn when_tables_or_the_server_are_gone_everything_is_lost_or_nothing_is_said() {
-    let mut office = Office::fast(&postgres::newest().unwrap()).seeded();
+    let mut office = Office::fast(&postgres::newest().unwrap()).filled();
     run(&office, "journal", "0.5");
     let acknowledged = acknowledged(&office, "booking") as u64;
     assert!(acknowledged > 5);
     office.sql("DROP TABLE payments CASCADE");
-    let found = office.verify("journal");
+    let found = office.verify_with("journal");
     assert_eq!(
         (&found["lost"], &found["present"]),
         (&0.into(), &acknowledged.into())
@@ -158,14 +164,14 @@ fn when_tables_or_the_server_are_gone_everything_is_lost_or_nothing_is_said() {
     assert_eq!(found["payments"]["present"], 0);
     assert!(found["note"].as_str().unwrap().contains("payments is gone"));
     office.sql("DROP SCHEMA public CASCADE");
-    let found = office.verify("journal");
+    let found = office.verify_with("journal");
     assert_eq!(
         (&found["lost"], &found["present"]),
         (&acknowledged.into(), &0.into())
     );
     assert!(found["note"].as_str().unwrap().contains("gone"), "{found}");
     office.sql_in("postgres", "DROP DATABASE rental");
-    assert_eq!(office.verify("journal")["lost"], acknowledged);
+    assert_eq!(office.verify_with("journal")["lost"], acknowledged);
     office.server.stop_fast().unwrap();
     let journal = office.path("journal");
     let verify = |more: &[&str]| {
@@ -185,7 +191,7 @@ fn when_tables_or_the_server_are_gone_everything_is_lost_or_nothing_is_said() {
 
 #[test]
 fn a_journal_that_its_killed_writer_tore_is_read_and_goes_on() {
-    let office = Office::fast(&postgres::oldest().unwrap()).seeded();
+    let office = Office::fast(&postgres::oldest().unwrap()).filled();
     let mut traffic = start(&office, "journal");
     until("bookings are acknowledged", || {
         acknowledged(&office, "booking") > 20
@@ -199,13 +205,13 @@ fn a_journal_that_its_killed_writer_tore_is_read_and_goes_on() {
         .unwrap();
     file.write_all(br#"{"at":"2026-11-24T14:45:23Z","kind":"boo"#)
         .unwrap();
-    let found = office.verify("journal");
+    let found = office.verify_with("journal");
     assert_eq!(found["journal"]["torn_tail"], true);
     assert_eq!(found["acknowledged"], whole as u64);
     assert_eq!(found["lost"], 0);
     let totals = run(&office, "journal", "0.5");
     let more = totals["bookings"]["acknowledged"].as_u64().unwrap();
-    let found = office.verify("journal");
+    let found = office.verify_with("journal");
     assert_eq!(found["journal"]["torn_tail"], false);
     assert_eq!(found["acknowledged"], whole as u64 + more);
     assert_eq!(found["lost"], 0);
@@ -225,7 +231,7 @@ fn traffic_needs_an_office_a_server_and_a_sensible_plan() {
     assert!(said(&["--workers", "0"]).contains("--workers"));
     assert!(said(&["--workers", "65"]).contains("--workers"));
     assert!(said(&["--rate", "0"]).contains("--rate"));
-    let office = office.seeded();
+    let office = office.filled();
     office.sql("TRUNCATE vehicles CASCADE");
     let mut traffic = office.rental(&["traffic", "--journal"]);
     let output = traffic.arg(office.path("other")).output().unwrap();
