@@ -57,6 +57,15 @@ pub const LIMIT_JOURNAL_LINE_BYTES: usize = 4_096;
 /// Length of a text field of a form, in characters.
 pub const LIMIT_FIELD_CHARS: usize = 200;
 
+/// Longest form that is read; the longest that the pages send has a tenth of it.
+pub const LIMIT_FORM_BYTES: usize = 64 << 10;
+
+/// First year that the books hold; earlier ones are slips of the pen.
+pub const BOOKS_FIRST_YEAR: i16 = 2000;
+
+/// Last year that the books hold; PostgreSQL and the driver have ends of their own, far beyond it.
+pub const BOOKS_LAST_YEAR: i16 = 2199;
+
 /// Longest rental.
 pub const LIMIT_RENTAL_DAYS: i32 = 90;
 

@@ -15,8 +15,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -28,7 +30,9 @@ use tokio::sync::watch;
 
 use crate::database::UrlSource;
 use crate::desk::{Health, Pool};
-use crate::limits::{LIMIT_HEALTH_CONNECTIONS, LIMIT_PAGE, LIMIT_PAGE_CONNECTIONS, LIMIT_SHUTDOWN};
+use crate::limits::{
+    LIMIT_FORM_BYTES, LIMIT_HEALTH_CONNECTIONS, LIMIT_PAGE, LIMIT_PAGE_CONNECTIONS, LIMIT_SHUTDOWN,
+};
 use trouble::Trouble;
 
 /// Where to listen, and whom to tell.
@@ -150,6 +154,7 @@ fn router(office: Arc<Office>) -> Router {
         )
         .route("/icon.svg", get(|| fixed("image/svg+xml", ICON)))
         .fallback(|| async { Trouble::no_page() })
+        .layer(DefaultBodyLimit::max(LIMIT_FORM_BYTES))
         .layer(middleware::from_fn(guard_headers))
         .with_state(office)
 }
@@ -173,7 +178,7 @@ async fn guard_headers(request: Request, next: Next) -> Response {
     let mut response = if *request.method() == Method::POST && is_foreign(request.headers()) {
         Trouble::foreign_form().into_response()
     } else {
-        next.run(request).await
+        in_words(next.run(request).await)
     };
     let headers = response.headers_mut();
     let policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
@@ -181,6 +186,20 @@ async fn guard_headers(request: Request, next: Next) -> Response {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// A page instead of the bare line or the nothing with which the framework refuses a request.
+fn in_words(response: Response) -> Response {
+    let kind = response.headers().get(CONTENT_TYPE);
+    let is_bare = kind.is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !response.status().is_client_error() || !is_bare {
+        return response;
+    }
+    let mut page = Trouble::not_understood(response.status()).into_response();
+    if let Some(allowed) = response.headers().get(ALLOW) {
+        page.headers_mut().insert(ALLOW, allowed.clone());
+    }
+    page
 }
 
 /// Whether the browser says that the form comes from elsewhere.

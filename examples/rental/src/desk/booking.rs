@@ -10,7 +10,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{Desk, DeskError, shape};
-use crate::limits::{LIMIT_BOOKING_ATTEMPTS, LIMIT_FIELD_CHARS, LIMIT_RENTAL_DAYS};
+use crate::limits::{
+    BOOKS_FIRST_YEAR, BOOKS_LAST_YEAR, LIMIT_BOOKING_ATTEMPTS, LIMIT_FIELD_CHARS, LIMIT_RENTAL_DAYS,
+};
 
 /// A person who rents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +121,13 @@ impl Booking {
 
 impl Rental {
     fn check(&self) -> Result<(), DeskError> {
+        for (name, moment) in [("pickup", self.from), ("return", self.until)] {
+            if !(BOOKS_FIRST_YEAR..=BOOKS_LAST_YEAR).contains(&moment.year()) {
+                return refuse(format!(
+                    "the year of the {name} is not between {BOOKS_FIRST_YEAR} and {BOOKS_LAST_YEAR}"
+                ));
+            }
+        }
         if self.until <= self.from {
             return refuse("the return is not after the pickup".to_owned());
         }
@@ -448,7 +457,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases: [(&str, Spoil); 8] = [
+        let cases: [(&str, Spoil); 10] = [
+            ("year of the pickup", |b| {
+                b.rental.from = date(1999, 12, 31).at(10, 0, 0, 0)
+            }),
+            ("year of the return", |b| {
+                b.rental.until = date(9999, 12, 31).at(10, 0, 0, 0)
+            }),
             ("name is missing", |b| {
                 b.customer.full_name = "  ".to_owned()
             }),

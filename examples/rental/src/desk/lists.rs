@@ -317,6 +317,18 @@ impl Desk<'_> {
         rows.iter().map(read).collect::<Read<_>>().map_err(shape)
     }
 
+    /// Whether the vehicle stands at the counter; a vehicle that does not exist stands nowhere.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such counter, and `Away` when the database cannot be read.
+    pub async fn is_at(&mut self, location: i32, vehicle: i32) -> Result<bool, DeskError> {
+        let sql = "SELECT EXISTS (SELECT FROM vehicles WHERE id = $2 AND location_id = l.id)
+            FROM locations l WHERE l.id = $1";
+        let params: [Param<'_>; 2] = [(&location, Type::INT4), (&vehicle, Type::INT4)];
+        let row = self.row("counter", sql, &params).await?;
+        row.try_get(0).map_err(shape)
+    }
+
     /// Vehicles with their counters, for traffic.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ async fn fleet_page(
     let first = near(wanted.unwrap_or(location.today), location.today);
     let fleet = desk.fleet(location.id, first).await?;
     let days = (0..AVAILABILITY_DAYS)
-        .map(|number| DayHead::of(first + number.days()))
+        .map(|number| DayHead::of(first + number.days(), location.today))
         .collect();
     let (before, after) = (
         first - AVAILABILITY_DAYS.days(),

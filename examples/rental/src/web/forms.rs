@@ -46,6 +46,7 @@ impl BookingForm {
             .split_once(':')
             .and_then(|(hour, _)| hour.parse().ok())
             .unwrap_or(0);
+        let day = day.max(today);
         let (day, hour) = match hour.saturating_add(1) {
             _ if day != today => (day, 10),
             24.. => (day.saturating_add(1.days()), 10),
@@ -171,6 +172,7 @@ mod tests {
             (today, "20:10", "2026-11-24T21:00"),
             (today, "23:01", "2026-11-25T10:00"),
             (today.tomorrow().unwrap(), "20:10", "2026-11-25T10:00"),
+            (today.yesterday().unwrap(), "20:10", "2026-11-24T21:00"),
         ] {
             assert_eq!(BookingForm::proposed(day, today, clock).from, from);
         }

@@ -49,8 +49,13 @@ pub async fn book(
     let fields = Fields(pairs);
     let sent = BookingForm::sent(&fields);
     let outcome = async {
+        let counter = counter_number(&location)?;
         let booking = sent.booking()?;
         let mut desk = office.pages.desk().await?;
+        if !desk.is_at(counter, booking.rental.vehicle_id).await? {
+            let reason = "the vehicle is not one of this counter".to_owned();
+            return Err(DeskError::Refused { reason });
+        }
         desk.book(&booking).await.map(|()| booking.id)
     };
     let error = match outcome.await {
@@ -164,6 +169,7 @@ fn with_problem(one: OneReservation, problem: Notice, fields: &Fields) -> OneRes
     OneReservation {
         problem: Some(problem),
         amount,
+        method: fields.text("method").to_owned(),
         ..one
     }
 }
@@ -194,6 +200,7 @@ async fn reservation_page(office: &Office, id: &str) -> Result<OneReservation, D
         nav: Nav::at(&location, Here::Other),
         payment_id: new_id(),
         amount: format!("{}.{:02}", due / 100, due % 100),
+        method: String::new(),
         page,
         done: None,
         problem: None,

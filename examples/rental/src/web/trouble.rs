@@ -29,18 +29,52 @@ impl Trouble {
     pub fn writing(office: &Office, error: &DeskError, fields: &Fields) -> Self {
         let mut trouble = Self::of(office, error);
         trouble.page.fields.clone_from(&fields.0);
-        if let DeskError::Away { .. } | DeskError::ReadOnly = error {
-            trouble.page.then = "Nothing was saved. Your entries are kept on this page: press “Try again” in a moment, \
-                or write them down on paper."
-                .to_owned();
-        }
+        trouble.page.again = error.is_outage();
+        let then = match error {
+            DeskError::Away { .. } | DeskError::ReadOnly if fields.0.is_empty() => {
+                "Nothing was saved. Press “Try again” in a moment, or make a note on paper.".to_owned()
+            }
+            DeskError::Away { .. } | DeskError::ReadOnly => {
+                "Nothing was saved. Your entries are kept on this page: press “Try again” in a moment, \
+                 or write them down on paper."
+                    .to_owned()
+            }
+            DeskError::Unknown { .. } => return trouble,
+            DeskError::Broken { .. }
+            | DeskError::Busy
+            | DeskError::NotFound { .. }
+            | DeskError::Refused { .. }
+            | DeskError::Taken { .. } => format!("Nothing was saved. {}", trouble.page.then),
+        };
+        trouble.page.then = then;
         trouble
     }
 
     /// An address that does not exist.
     pub fn no_page() -> Self {
         let then = "Start again from the list of counters.";
-        Self::new(StatusCode::NOT_FOUND, "There is no such page", ("", then))
+        let what = "The address was mistyped, or the link is an old one.";
+        Self::new(StatusCode::NOT_FOUND, "There is no such page", (what, then))
+    }
+
+    /// A request that did not get as far as the desk.
+    pub fn not_understood(status: StatusCode) -> Self {
+        let (title, what) = match status {
+            StatusCode::METHOD_NOT_ALLOWED => (
+                "This address is not a page",
+                "It only takes what a button on another page sends, so nothing was done.",
+            ),
+            StatusCode::PAYLOAD_TOO_LARGE => (
+                "This form is too long",
+                "More was sent than a form of this office can hold. Nothing was saved.",
+            ),
+            _ => (
+                "This request was not understood",
+                "What was sent is not a form of this office. Nothing was saved.",
+            ),
+        };
+        let then = "Go back, or start again from the list of counters.";
+        Self::new(status, title, (what, then))
     }
 
     /// A form that another site has sent.
@@ -57,8 +91,10 @@ impl Trouble {
     }
 
     fn of(office: &Office, error: &DeskError) -> Self {
-        let (status, texts) = (status(error), (error.to_string(), "Go back and try again."));
-        let texts = (texts.0.as_str(), texts.1);
+        let (status, what) = (status(error), sentence(error));
+        let gone = "It may have been removed, or the address was mistyped.";
+        let odd = "Whoever looks after the system should see this.";
+        let back = "Go back and try again.";
         let mut trouble = match error {
             DeskError::Away { .. } => Self::new(status, &away_since(office), AWAY),
             DeskError::ReadOnly => Self::new(
@@ -69,17 +105,21 @@ impl Trouble {
             DeskError::Unknown { .. } => {
                 Self::new(status, "It is not certain that this was saved", UNKNOWN)
             }
-            DeskError::NotFound { .. } => Self::new(status, "This is not in the books", texts),
+            DeskError::NotFound { .. } => {
+                Self::new(status, "This is not in the books", (&what, gone))
+            }
             DeskError::Broken { .. } => Self::new(
                 status,
                 "The booking system does not understand its database",
-                texts,
+                ("The database refused what was asked of it.", odd),
             ),
             DeskError::Busy | DeskError::Refused { .. } | DeskError::Taken { .. } => {
-                Self::new(status, "This was not done", texts)
+                Self::new(status, "This was not done", (&what, back))
             }
         };
-        trouble.page.detail = error.reason();
+        if status.is_server_error() {
+            trouble.page.detail = error.reason();
+        }
         trouble
     }
 
@@ -91,6 +131,7 @@ impl Trouble {
             then: then.to_owned(),
             detail: String::new(),
             refresh: false,
+            again: false,
             fields: Vec::new(),
         };
         Self { status, page }
@@ -123,6 +164,14 @@ pub fn notice(error: &DeskError) -> Option<Notice> {
         | DeskError::ReadOnly
         | DeskError::Unknown { .. } => return None,
     };
+    Some(Notice {
+        what: sentence(error),
+        then: then.to_owned(),
+    })
+}
+
+/// What happened, as a sentence; whether something was saved is for the page to say.
+fn sentence(error: &DeskError) -> String {
     let text = error.to_string();
     let text = text.split("; nothing was saved").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -130,10 +179,7 @@ pub fn notice(error: &DeskError) -> Option<Notice> {
         .next()
         .map(|first| first.to_uppercase().to_string())
         .unwrap_or_default();
-    Some(Notice {
-        what: format!("{capital}{}.", letters.as_str()),
-        then: then.to_owned(),
-    })
+    format!("{capital}{}.", letters.as_str())
 }
 
 /// The status that goes with an error.

@@ -84,6 +84,7 @@ pub struct DayHead {
     pub weekday: String,
     pub number: i8,
     pub weekend: bool,
+    pub past: bool,
 }
 
 /// `/book/{location}`
@@ -105,6 +106,7 @@ pub struct OneReservation {
     pub page: ReservationPage,
     pub payment_id: String,
     pub amount: String,
+    pub method: String,
     pub done: Option<&'static str>,
     pub problem: Option<Notice>,
 }
@@ -119,6 +121,7 @@ pub struct TroublePage {
     pub then: String,
     pub detail: String,
     pub refresh: bool,
+    pub again: bool,
     pub fields: Vec<(String, String)>,
 }
 
@@ -144,15 +147,23 @@ impl Nav {
     }
 }
 
+impl FleetPage {
+    /// Whether some of the days are over: the first is then.
+    fn shows_past(&self) -> bool {
+        self.days.first().is_some_and(|day| day.past)
+    }
+}
+
 impl DayHead {
-    /// The head for one day.
-    pub fn of(day: Date) -> Self {
+    /// The head for one day; nothing is booked for a day before `today`.
+    pub fn of(day: Date, today: Date) -> Self {
         let weekend = matches!(day.weekday(), Weekday::Saturday | Weekday::Sunday);
         Self {
             iso: day,
             weekday: day.strftime("%a").to_string(),
             number: day.day(),
             weekend,
+            past: day < today,
         }
     }
 }

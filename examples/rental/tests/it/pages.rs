@@ -3,7 +3,7 @@
 use holdfast_testing::postgres;
 
 use super::browser::Pages;
-use super::office::Office;
+use super::office::{Office, until};
 
 fn served() -> (Office, Pages) {
     let office = Office::fast(&postgres::newest().unwrap()).filled();
@@ -87,11 +87,15 @@ fn a_booking_made_on_the_page_is_in_the_books_and_on_the_list() {
         let fields = [
             ("id", payment.as_str()),
             ("amount", amount),
-            ("method", "card"),
+            ("method", "cash"),
         ];
         pages.post(&format!("/reservations/{id}/pay"), &fields)
     };
-    assert_eq!(pay("nothing").status, 422);
+    let refused = pay("nothing");
+    assert_eq!(refused.status, 422);
+    // What was chosen stays chosen, so that cash is not entered as a card by the second press.
+    let chosen = "value=\"cash\" selected";
+    assert!(refused.text.contains(chosen), "{}", refused.text);
     for _ in 0..2 {
         assert!(pay(&amount).leads_to().ends_with("done=paid"));
     }
@@ -249,4 +253,119 @@ fn addresses_that_mean_nothing_and_forms_of_other_sites_change_nothing() {
         assert!(page.text.contains("nothing was done"), "{}", page.text);
     }
     assert_eq!(office.one("SELECT count(*) FROM reservations"), before);
+}
+
+#[test]
+fn a_year_beyond_the_books_is_refused_and_is_no_outage() {
+    let (office, pages) = served();
+    for (field, value) in [
+        ("from", "-009000-01-01T10:00"),
+        ("from", "1999-12-31T10:00"),
+        ("until", "9999-12-31T23:59"),
+    ] {
+        let page = pages.book("1", &[(field, value)]);
+        assert_eq!(page.status, 422, "{field}={value}: {page:?}");
+        let notice = page.notice();
+        assert!(notice.contains("between 2000 and 2199"), "{notice}");
+    }
+    // Both at the end of time: the driver cannot even write it down.
+    let end = [("from", "9999-12-30T10:00"), ("until", "9999-12-31T23:59")];
+    assert_eq!(pages.book("1", &end).status, 422);
+    assert_eq!(pages.get("/health").status, 200);
+    let late = "SELECT count(*) FROM reservations WHERE lower(during) > '2099-01-01'";
+    assert_eq!(office.one(late), "0");
+}
+
+#[test]
+fn a_counter_books_its_own_vehicles_only() {
+    let (office, pages) = served();
+    let elsewhere = office.one("SELECT min(id) FROM vehicles WHERE location_id <> 1");
+    for vehicle in [elsewhere.as_str(), "99999", "0", "-1"] {
+        let page = pages.book("1", &[("vehicle", vehicle)]);
+        assert_eq!(page.status, 422, "{vehicle}: {page:?}");
+        let notice = page.notice();
+        assert!(notice.contains("not one of this counter"), "{notice}");
+        assert!(page.text.contains("value=\"Ann Lee\""), "{vehicle}");
+    }
+    let form = pages.form("1");
+    let fields: Vec<(&str, &str)> = form.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    for nowhere in ["999999", "x"] {
+        let page = pages.post(&format!("/book/{nowhere}"), &fields);
+        assert_eq!(page.status, 404, "{nowhere}");
+        let said = page.text.contains("There is no such counter.");
+        assert!(said && page.text.contains("Nothing was saved."), "{page:?}");
+        assert!(!page.text.contains("Try again</button>"), "{nowhere}");
+    }
+    let late = "SELECT count(*) FROM reservations WHERE lower(during) > '2099-01-01'";
+    assert_eq!(office.one(late), "0");
+}
+
+#[test]
+fn what_no_form_sends_is_refused_with_a_page() {
+    let (office, pages) = served();
+    let before = office.one("SELECT count(*) FROM reservations");
+    let id = office.one("SELECT id FROM reservations LIMIT 1");
+    let long = office.path("long");
+    std::fs::write(&long, "note=".to_owned() + &"x".repeat(100_000)).unwrap();
+    let long = format!("@{}", long.display());
+    let pay = format!("/reservations/{id}/pay");
+    let json: &[&str] = &["-H", "Content-Type: application/json", "-d", "{}"];
+    for (path, arguments, status) in [
+        ("/book/1", &["--data-binary", &long][..], 413),
+        ("/book/1", json, 415),
+        ("/counter/%ff", &[], 400),
+        (&pay, &[], 405),
+        ("/", &["-X", "DELETE"], 405),
+    ] {
+        let page = pages.curl(path, arguments);
+        assert_eq!(page.status, status, "{path}: {page:?}");
+        assert!(page.text.contains("<h1>"), "{path}: {page:?}");
+        assert!(page.text.contains("href=\"/\""), "{path}: {page:?}");
+        assert_eq!(page.header("allow").is_some(), status == 405, "{path}");
+        let policy = page.header("content-security-policy");
+        assert!(policy.is_some(), "{path}: {page:?}");
+    }
+    assert_eq!(office.one("SELECT count(*) FROM reservations"), before);
+    assert_eq!(pages.get("/counter/1").status, 200);
+}
+
+#[test]
+fn days_that_are_over_are_not_offered_for_booking() {
+    let (office, pages) = served();
+    let past =
+        office.one("SELECT (now() AT TIME ZONE time_zone)::date - 14 FROM locations WHERE id = 1");
+    let fleet = pages.get(&format!("/fleet/1?from={past}"));
+    assert_eq!(fleet.status, 200);
+    assert!(fleet.text.contains("cell past"), "{}", fleet.text);
+    assert!(!fleet.text.contains("href=\"/book/1?"), "{}", fleet.text);
+    let today = pages.get("/fleet/1");
+    assert!(today.text.contains("href=\"/book/1?"), "{}", today.text);
+    assert!(!today.text.contains("cell past"), "{}", today.text);
+    let form = pages.get(&format!("/book/1?from={past}"));
+    let from = form.value_of("name=\"from\"");
+    assert!(from > past && !from.starts_with(&past), "{from}");
+}
+
+#[test]
+fn a_button_pressed_while_the_database_is_away_can_be_pressed_again() {
+    for installation in postgres::all().unwrap() {
+        let mut office = Office::empty(&installation).filled();
+        let pages = Pages::serve(&office);
+        let made = pages.book("1", &[]).leads_to().to_owned();
+        let id = made.split(['/', '?']).nth(2).unwrap().to_owned();
+        office.server.kill_9().unwrap();
+        let path = format!("/reservations/{id}/hand-over");
+        // This button sends no fields at all.
+        let page = pages.post(&path, &[]);
+        assert_eq!(page.status, 503, "{page:?}");
+        assert!(page.text.contains("Nothing was saved"), "{}", page.text);
+        assert!(page.text.contains("Try again</button>"), "{}", page.text);
+        office.server.restart().unwrap();
+        until("the pages serve again", || {
+            pages.get("/health").status == 200
+        });
+        assert_eq!(pages.post(&path, &[]).status, 303);
+        let now = format!("SELECT status FROM reservations WHERE id = '{id}'");
+        assert_eq!(office.one(&now), "out");
+    }
 }
