@@ -12,6 +12,7 @@
 
 pub mod bins;
 pub mod dirs;
+pub mod disk;
 pub mod limits;
 pub mod ports;
 pub mod postgres;

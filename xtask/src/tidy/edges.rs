@@ -178,6 +178,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("axum", &["rental"]),
     ("cedar-policy", &["holdfast-judge"]),
     ("clap", &["holdfast", "railway-stand-in", "rental", "xtask"]),
+    ("fuser", &["holdfast-testing", "holdfast-vault"]),
     ("hyper", &["holdfast-guard", "railway-stand-in"]),
     ("indicatif", &["holdfast", "rental"]),
     ("pg_raw_parse", &["holdfast-judge"]),

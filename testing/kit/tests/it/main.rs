@@ -8,6 +8,7 @@
     clippy::as_conversions
 )]
 
+mod disk;
 mod postgres;
 mod process;
 mod tcp;
