@@ -286,10 +286,7 @@ impl Filesystem for Mounted {
             Ok(folder) => folder,
             Err(refused) => return reply.error(refused.into()),
         };
-        let dots = [
-            (OsStr::new("."), number.0),
-            (OsStr::new(".."), ROOT),
-        ];
+        let dots = [(OsStr::new("."), number.0), (OsStr::new(".."), ROOT)];
         let names = folder.live.iter().map(|(name, of)| (name.as_os_str(), *of));
         let all = dots.into_iter().chain(names).zip(1_u64..);
         for ((name, of), next) in all.skip(position(offset)) {
