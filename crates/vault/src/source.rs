@@ -106,7 +106,7 @@ pub enum SourceError {
         step: &'static str,
     },
     /// The version is too old or unknown.
-    #[error("the source runs PostgreSQL {major}, and 15 to 18 are supported")]
+    #[error("the source runs PostgreSQL {major}, and 13 to 18 are supported")]
     Version {
         /// Its major version.
         major: u32,

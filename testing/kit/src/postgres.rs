@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 pub use builder::Builder;
-pub use installation::{Installation, all, installation, installations, newest, oldest};
+pub use installation::{Installation, all, every, installation, installations, newest, oldest};
 pub use server::Server;
 pub use user::ServerUser;
 

@@ -64,7 +64,7 @@ impl Machine {
                 self.program(name, more);
             }
         }
-        for major in ["15", "18"] {
+        for major in ["13", "14", "15", "16", "17", "18"] {
             let bin = self.path("postgresql").join(major).join("bin");
             fs::create_dir_all(&bin).unwrap();
             for name in ["postgres", "initdb"] {
@@ -138,6 +138,8 @@ fn a_dry_run_lists_what_is_missing_and_touches_nothing() {
         "build-essential",
         "curl",
         "postgresql-15",
+        "PostgreSQL 13",
+        "PostgreSQL 17",
         "PostgreSQL 18",
         "Rust 1.95.0",
         "cargo-nextest",

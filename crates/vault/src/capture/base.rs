@@ -95,6 +95,8 @@ impl Capture {
             busy: &busy,
             results: Vec::new(),
             total: ByteCount(0),
+            copies: 0,
+            received: 0,
             content: Content::default(),
         };
         base.receive(&mut connection)?;
@@ -160,6 +162,10 @@ struct Base<'a> {
     /// The three sets of rows around the archives: start, tablespaces, end.
     results: Vec<Rows>,
     total: ByteCount,
+    /// How many copy streams have begun.
+    copies: usize,
+    /// Bytes of the archives so far, where the server does not count them.
+    received: u64,
     content: Content,
 }
 
@@ -170,6 +176,11 @@ impl Base<'_> {
             match frame.tag {
                 b'T' => {
                     columns(&frame.body).map_err(from_reply(STEP))?;
+                    if self.results.len() >= RESULTS {
+                        return Err(
+                            SourceError::nonsense(STEP, "more answers than asked for").into()
+                        );
+                    }
                     self.results.push(Vec::new());
                 }
                 b'D' => {
@@ -178,13 +189,11 @@ impl Base<'_> {
                         rows.push(values);
                     }
                 }
-                b'H' => self.begin()?,
+                b'H' => self.copy_begins()?,
+                b'd' if self.major < ONE_COPY => self.old_data(frame.body)?,
+                b'c' if self.major < ONE_COPY => self.content.end_copy()?,
                 b'd' => match BaseMessage::parse(&frame.body)? {
-                    BaseMessage::Progress(done) => {
-                        let total = self.total.0.max(done.0);
-                        let text = format!("base backup: {done} of {}", ByteCount(total));
-                        self.busy.says(text);
-                    }
+                    BaseMessage::Progress(done) => self.progress(done),
                     message => self.content.take(message)?,
                 },
                 b'E' => {
@@ -199,6 +208,52 @@ impl Base<'_> {
                 other => return Err(SourceError::nonsense(STEP, format!("message {other}")).into()),
             }
         }
+    }
+
+    fn progress(&self, done: ByteCount) {
+        let total = self.total.0.max(done.0);
+        let text = format!("base backup: {done} of {}", ByteCount(total));
+        self.busy.says(text);
+    }
+
+    /// Begins the base with the first copy stream; before version 15 each archive has its own, in the
+    /// order of the tablespaces' rows, and the manifest has the last.
+    fn copy_begins(&mut self) -> Result<(), CaptureError> {
+        if self.copies == 0 {
+            self.begin()?;
+        } else if self.major >= ONE_COPY {
+            return Err(SourceError::nonsense(STEP, "a second copy stream").into());
+        }
+        let number = self.copies;
+        self.copies = self.copies.saturating_add(1);
+        if self.major >= ONE_COPY {
+            return Ok(());
+        }
+        let spaces = self.results.get(1).map_or(&[][..], Vec::as_slice);
+        let oid = spaces.get(number).map(|row| row.first().cloned().flatten());
+        self.content.take(match oid {
+            None if number > spaces.len() => {
+                return Err(SourceError::nonsense(STEP, "a copy stream too many").into());
+            }
+            None => BaseMessage::Manifest,
+            Some(oid) => BaseMessage::Archive {
+                name: match oid {
+                    Some(oid) => format!("{}.tar", String::from_utf8_lossy(&oid)),
+                    None => "base.tar".to_owned(),
+                },
+                location: String::new(),
+            },
+        })
+    }
+
+    fn old_data(&mut self, bytes: Bytes) -> Result<(), CaptureError> {
+        let before = self.received / PROGRESS_BYTES;
+        let count = u64::try_from(bytes.len()).unwrap_or(0);
+        self.received = self.received.saturating_add(count);
+        if self.received / PROGRESS_BYTES > before {
+            self.progress(ByteCount(self.received));
+        }
+        self.content.take(BaseMessage::Data(bytes))
     }
 
     /// Begins the base in the repository: start and tablespaces are known now.
@@ -343,6 +398,14 @@ impl Content {
         Ok(())
     }
 
+    /// Ends a copy stream of versions 13 and 14, whose archives lack the two blocks of zeros.
+    fn end_copy(&mut self) -> Result<(), CaptureError> {
+        if self.manifest.is_none() {
+            self.unpack(&[0; 1024])?;
+        }
+        self.close_archive()
+    }
+
     fn close_archive(&mut self) -> Result<(), CaptureError> {
         if let Some(archive) = self.archive.take() {
             archive
@@ -366,5 +429,11 @@ impl Content {
     }
 }
 
+/// From this version on there is one copy stream for everything.
+const ONE_COPY: u32 = 15;
+/// Start, tablespaces, end.
+const RESULTS: usize = 3;
+/// How often the progress of an older server is told.
+const PROGRESS_BYTES: u64 = 8 << 20;
 const ROWS_MAX: usize = 100_000;
 const MANIFEST_BYTES_MAX: usize = 1 << 30;

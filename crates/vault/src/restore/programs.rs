@@ -25,6 +25,8 @@ pub(super) struct Programs {
     pub(super) bin: PathBuf,
     /// `None` when we run it as ourselves.
     pub(super) account: Option<Account>,
+    /// The minor version; the highest when there is nothing to ask.
+    pub(super) minor: u32,
 }
 
 /// Returns the account that restored servers run as; `None` unless we are root.
@@ -105,11 +107,17 @@ pub(super) fn find(
     account: Option<Account>,
 ) -> Result<Programs, RestoreError> {
     let looked = candidates(config, major);
-    let is_right = |bin: &&PathBuf| {
-        bin.join("postgres").is_file() && version(bin, account.as_ref()) == Some(major)
+    let minor = |bin: &PathBuf| {
+        let found = bin.join("postgres").is_file();
+        let (is, minor) = found.then(|| version(bin, account.as_ref())).flatten()?;
+        (is == major).then(|| (bin.clone(), minor))
     };
-    match looked.iter().find(is_right).cloned() {
-        Some(bin) => Ok(Programs { bin, account }),
+    match looked.iter().find_map(minor) {
+        Some((bin, minor)) => Ok(Programs {
+            bin,
+            account,
+            minor,
+        }),
         None => Err(RestoreError::NoPostgres { major, looked }),
     }
 }
@@ -132,17 +140,21 @@ fn candidates(config: &PostgresConfig, major: u32) -> Vec<PathBuf> {
     found
 }
 
-/// Asks a `postgres` for its major version, as the account that would run it.
-fn version(bin: &Path, account: Option<&Account>) -> Option<u32> {
+/// Asks a `postgres` for its major and minor version, as the account that would run it.
+fn version(bin: &Path, account: Option<&Account>) -> Option<(u32, u32)> {
     let answer = command(bin.join("postgres").as_os_str(), account)
         .arg("--version")
         .stderr(Stdio::null())
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-    let number = text.split_ascii_whitespace().nth(2)?;
-    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok()
+    let mut numbers = text.split_ascii_whitespace().nth(2)?.split('.');
+    let mut number = || {
+        let text = numbers.next()?;
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    Some((number()?, number().unwrap_or(0)))
 }
 
 /// Returns a command that runs as the account, with a clean environment and no input.

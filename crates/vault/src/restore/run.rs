@@ -55,6 +55,7 @@ pub(crate) fn restore_locally(
     settings::write(&Wanted {
         directory: &request.into,
         major,
+        minor: programs.minor,
         timeline: plan.timeline(),
         stop,
         port,
@@ -116,6 +117,7 @@ fn choose_programs(
             Ok(found.unwrap_or(Programs {
                 bin: PathBuf::new(),
                 account,
+                minor: u32::MAX,
             }))
         }
     }

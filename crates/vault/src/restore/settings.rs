@@ -24,6 +24,7 @@ const IDENT: &str = "holdfast_ident.conf";
 pub(super) struct Wanted<'a> {
     pub(super) directory: &'a Path,
     pub(super) major: u32,
+    pub(super) minor: u32,
     pub(super) timeline: u32,
     pub(super) stop: Stop,
     pub(super) port: u16,
@@ -87,7 +88,13 @@ fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
     ]);
     if wanted.major >= 15 {
         all.push(("archive_library", String::new()));
-        // Tablespaces are folders in `pg_tblspc`, not links; recovery panics at them otherwise.
+    }
+    // Tablespaces are folders in `pg_tblspc`, not links; recovery panics at them otherwise. Older
+    // minor versions know neither the panic nor the setting.
+    if matches!(
+        (wanted.major, wanted.minor),
+        (15.., _) | (14, 5..) | (13, 8..)
+    ) {
         all.push(("allow_in_place_tablespaces", "on".to_owned()));
     }
     if wanted.major >= 18 {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Connection, ConnectionUrl, Purpose, Reply, SourceError};
 use crate::config::{AckMode, SourceConfig};
 
-/// The oldest major version whose base backups are understood: one copy stream for all archives.
-pub(crate) const MAJOR_MIN: u32 = 15;
+/// The oldest major version that is understood: the first whose base backups have a manifest.
+pub(crate) const MAJOR_MIN: u32 = 13;
 /// The newest major version whose WAL is known.
 pub(crate) const MAJOR_MAX: u32 = 18;
 
@@ -207,7 +207,7 @@ impl Check<'_> {
                 self.report.major = Some(major);
                 if !(MAJOR_MIN..=MAJOR_MAX).contains(&major) {
                     let error = SourceError::Version { major };
-                    self.fail("version", "PostgreSQL 15 to 18", &error, hint(&error));
+                    self.fail("version", "PostgreSQL 13 to 18", &error, hint(&error));
                     return None;
                 }
                 self.ok("version", format!("PostgreSQL {major}"));

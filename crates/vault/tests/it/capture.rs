@@ -2,6 +2,7 @@
 
 mod full;
 mod killed;
+mod majors;
 mod refusals;
 mod scene;
 mod streaming;

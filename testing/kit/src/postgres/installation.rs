@@ -12,7 +12,7 @@ use super::{ServerUser, cache_dir};
 /// One installed PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Installation {
-    /// The major version, 15 or later.
+    /// The major version, 13 or later.
     pub major: u32,
     /// The folder with `postgres` and `initdb`; the user that servers run as can reach it.
     pub bin_dir: PathBuf,
@@ -69,15 +69,28 @@ pub fn newest() -> Result<Installation> {
         .context("no PostgreSQL is installed: run `make setup`")
 }
 
-/// The installation with the lowest major version.
+/// The oldest installation that everything of Holdfast runs on: PostgreSQL 15.
+///
+/// The vault alone captures older ones as well: its tests of that use [`every`].
 ///
 /// # Errors
-/// When there is none.
+/// When it is missing; the message names the command that installs it.
 pub fn oldest() -> Result<Installation> {
-    installations()
-        .into_iter()
-        .next()
-        .context("no PostgreSQL is installed: run `make setup`")
+    installation(OLDEST_EVERYWHERE)
+}
+
+/// Every major that the vault captures, oldest first.
+///
+/// # Errors
+/// When one is missing where `make setup` could have installed it.
+pub fn every() -> Result<Vec<Installation>> {
+    let found = installations();
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        for major in OLDEST_CAPTURED..=NEWEST_CAPTURED {
+            installation(major)?;
+        }
+    }
+    Ok(found)
 }
 
 /// The two installations that tests run on: PostgreSQL 15 and the newest major.
@@ -85,11 +98,11 @@ pub fn oldest() -> Result<Installation> {
 /// # Errors
 /// When one of them is missing; the message names the command that installs it.
 pub fn all() -> Result<[Installation; 2]> {
-    let oldest = installation(OLDEST_SUPPORTED)?;
+    let oldest = oldest()?;
     let newest = newest()?;
     ensure!(
-        newest.major > OLDEST_SUPPORTED,
-        "tests need a PostgreSQL newer than {OLDEST_SUPPORTED} as well: run `make setup`"
+        newest.major > OLDEST_EVERYWHERE,
+        "tests need a PostgreSQL newer than {OLDEST_EVERYWHERE} as well: run `make setup`"
     );
     Ok([oldest, newest])
 }
@@ -99,7 +112,7 @@ fn look() -> Vec<Installation> {
     for bin_dir in candidates() {
         let Ok(one) = examine(&bin_dir) else { continue };
         let known = found.iter().any(|seen| seen.major == one.major);
-        if one.major >= OLDEST_SUPPORTED && !known {
+        if one.major >= OLDEST_CAPTURED && !known {
             found.push(one);
         }
     }
@@ -230,4 +243,6 @@ fn list(found: &[Installation]) -> String {
     }
 }
 
-const OLDEST_SUPPORTED: u32 = 15;
+const OLDEST_CAPTURED: u32 = 13;
+const OLDEST_EVERYWHERE: u32 = 15;
+const NEWEST_CAPTURED: u32 = 18;

@@ -244,7 +244,7 @@ pub fn programs() -> PostgresConfig {
         program.parent().unwrap().to_owned()
     };
     PostgresConfig {
-        dirs: postgres::all().unwrap().iter().map(folder).collect(),
+        dirs: postgres::every().unwrap().iter().map(folder).collect(),
         run_as: None,
     }
 }
