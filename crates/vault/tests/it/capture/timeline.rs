@@ -6,7 +6,7 @@ use std::io::Write;
 use holdfast_testing::postgres::{self, Server, ServerUser};
 use holdfast_vault::CaptureState;
 
-use super::scene::{Scene, flushed, server};
+use super::scene::{LIMIT, POLL, Scene, flushed, server};
 
 /// Lets a stopped server come up on a new timeline (`recovery.signal`) or as a standby.
 fn signal(server: &Server, name: &str) {
@@ -18,6 +18,20 @@ fn signal(server: &Server, name: &str) {
         .open(server.data_dir().join("postgresql.auto.conf"))
         .unwrap();
     writeln!(settings, "restore_command = '/bin/false'").unwrap();
+}
+
+/// Connects and waits until the server has left recovery.
+async fn recovered(server: &Server) -> tokio_postgres::Client {
+    let client = server.connect().await.unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await;
+        if !row.unwrap().get::<_, bool>(0) {
+            return client;
+        }
+        assert!(began.elapsed() < LIMIT, "it stays in recovery");
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +67,7 @@ async fn a_source_that_comes_back_on_a_new_timeline_is_followed() {
                 signal(&server, "recovery.signal");
                 server.start().unwrap();
             }
-            let client = server.connect().await.unwrap();
+            let client = recovered(&server).await;
             client
                 .batch_execute("INSERT INTO t VALUES (0)")
                 .await
