@@ -116,6 +116,12 @@ codes! {
     ZU252 "the repository has a newer format",
     ZU254 "the repository is in use by another vault",
 
+    // store: envelopes
+    ZI270 "an object of the repository is not a whole envelope",
+    ZL270 "no key at hand opens the object",
+    ZS270 "an object cannot be sealed",
+    ZU270 "the text is not a key of an envelope",
+
     // vault
     ZB301 "the vault used its repository wrongly",
     ZI301 "the source is another cluster than before",

@@ -14,9 +14,19 @@ impl Secret {
         Self(value.into().into_bytes())
     }
 
-    /// Returns the value, for the one call that must send it.
+    /// Takes in a value that is no text, such as a key.
+    pub fn from_bytes(value: Vec<u8>) -> Self {
+        Self(value)
+    }
+
+    /// Returns the value, for the one call that must send it; empty when it is no text.
     pub fn expose(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Returns the value's bytes, for the one call that must have them.
+    pub fn expose_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

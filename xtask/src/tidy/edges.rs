@@ -175,6 +175,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("apollo-parser", &["holdfast-wire", "railway-stand-in"]),
     ("argon2", &["holdfast-store"]),
     ("askama", &["rental"]),
+    ("aws-lc-rs", &["holdfast-store"]),
     ("axum", &["rental"]),
     ("cedar-policy", &["holdfast-judge"]),
     ("clap", &["holdfast", "railway-stand-in", "rental", "xtask"]),
