@@ -32,3 +32,10 @@ pub const HTTP_CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes of one record of the write-ahead log that are kept; of a longer one the rest is only checked.
 pub const WAL_RECORD_BYTES_KEPT: usize = 16 << 20;
+
+/// Forks of relations whose changed blocks are told apart; beyond, everything counts as changed.
+pub const CHANGED_FORKS: usize = 400_000;
+
+/// Memory for the numbers of changed blocks, in bytes: a bit for each block of 4 TiB. Beyond, the
+/// relations with the most changes count as changed whole.
+pub const CHANGED_BITMAP_BYTES: usize = 64 << 20;

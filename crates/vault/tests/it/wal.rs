@@ -1,5 +1,7 @@
 //! The log that real servers write, compared with what the servers' own tools read in it.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

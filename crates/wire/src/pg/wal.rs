@@ -8,6 +8,7 @@
 //! PostgreSQL 13 to 18: `access/xlog_internal.h`, `access/xlogrecord.h`, `xlogreader.c`.
 
 mod catalog;
+mod changes;
 mod event;
 mod field;
 mod page;
@@ -21,6 +22,7 @@ mod tests;
 mod xact;
 
 pub use catalog::{RowChange, RowPlace};
+pub use changes::{Blocks, Changes, Everything};
 pub use event::{Event, ExclusiveLock, Mapping};
 pub use page::{PAGE_BYTES, WalVersion};
 pub use reader::{WalReader, WalShape};

@@ -9,7 +9,7 @@ use super::record::{Fork, Record, Relation, Rmgr};
 use super::xact::{self, Abort, Commit};
 
 const INFO: u8 = 0xF0;
-const OPERATION: u8 = 0x70;
+pub(super) const OPERATION: u8 = 0x70;
 
 const CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const CHECKPOINT_ONLINE: u8 = 0x10;
@@ -17,10 +17,10 @@ const SWITCH: u8 = 0x40;
 const RESTORE_POINT: u8 = 0x70;
 const END_OF_RECOVERY: u8 = 0x90;
 
-const COMMIT: u8 = 0x00;
-const ABORT: u8 = 0x20;
-const COMMIT_PREPARED: u8 = 0x30;
-const ABORT_PREPARED: u8 = 0x40;
+pub(super) const COMMIT: u8 = 0x00;
+pub(super) const ABORT: u8 = 0x20;
+pub(super) const COMMIT_PREPARED: u8 = 0x30;
+pub(super) const ABORT_PREPARED: u8 = 0x40;
 
 const SMGR_CREATE: u8 = 0x10;
 const SMGR_TRUNCATE: u8 = 0x20;
@@ -188,7 +188,7 @@ impl Event {
 }
 
 /// Before 15 there was one way to create a database; then a second number was put between.
-fn database_drop(version: WalVersion) -> u8 {
+pub(super) fn database_drop(version: WalVersion) -> u8 {
     match version {
         WalVersion::V13 | WalVersion::V14 => 0x10,
         WalVersion::V15 | WalVersion::V16 | WalVersion::V17 | WalVersion::V18 => 0x20,

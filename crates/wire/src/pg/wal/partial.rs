@@ -85,31 +85,8 @@ impl Partial {
 
     /// Checks the whole record and shows it; its end is not known here.
     pub(super) fn finish(&self, version: WalVersion) -> Result<Record<'_>, WalError> {
-        let cut = || self.wrong("its header is cut");
-        let covered = self.head.get(..CHECKED_HEADER).ok_or_else(cut)?;
-        let crc = crc32c::crc32c_append(self.crc, covered);
-        let mut fields = Fields::new(&self.head);
-        let length = fields.u32().ok_or_else(cut)?;
-        let xid = fields.u32().ok_or_else(cut)?;
-        let previous = Lsn(fields.u64().ok_or_else(cut)?);
-        let info = fields.byte().ok_or_else(cut)?;
-        let rmgr = Rmgr(fields.byte().ok_or_else(cut)?);
-        let _padding = fields.u16().ok_or_else(cut)?;
-        if fields.u32() != Some(crc) {
-            return Err(WalError::Checksum { at: self.start });
-        }
-        Ok(Record {
-            start: self.start,
-            end: self.start,
-            timeline: self.timeline,
-            version,
-            previous,
-            xid,
-            rmgr,
-            info,
-            length,
-            body: &self.body,
-        })
+        let place = (self.start, self.timeline, version);
+        checked(place, &self.head, self.crc, &self.body)
     }
 
     fn wrong(&self, what: &'static str) -> WalError {
@@ -118,6 +95,62 @@ impl Partial {
             what,
         }
     }
+}
+
+/// Shows the record at the front of `bytes` when all of it stands there; nothing is copied.
+pub(super) fn whole(
+    place: (Lsn, u32, WalVersion),
+    bytes: &[u8],
+) -> Result<Option<Record<'_>>, WalError> {
+    let Some((head, rest)) = bytes.split_at_checked(RECORD_HEADER) else {
+        return Ok(None);
+    };
+    let length = head.first_chunk::<4>().copied().map(u32::from_le_bytes);
+    let body = length
+        .filter(|length| *length <= RECORD_BYTES_MAX)
+        .and_then(|length| usize::try_from(length).ok())
+        .and_then(|length| rest.get(..length.checked_sub(RECORD_HEADER)?));
+    match body {
+        None => Ok(None),
+        Some(body) => checked(place, head, crc32c::crc32c(body), body).map(Some),
+    }
+}
+
+/// Checks a record whose body has the checksum `crc`, and shows it.
+fn checked<'a>(
+    (start, timeline, version): (Lsn, u32, WalVersion),
+    head: &[u8],
+    crc: u32,
+    body: &'a [u8],
+) -> Result<Record<'a>, WalError> {
+    let cut = || WalError::Record {
+        at: start,
+        what: "its header is cut",
+    };
+    let covered = head.get(..CHECKED_HEADER).ok_or_else(cut)?;
+    let crc = crc32c::crc32c_append(crc, covered);
+    let mut fields = Fields::new(head);
+    let length = fields.u32().ok_or_else(cut)?;
+    let xid = fields.u32().ok_or_else(cut)?;
+    let previous = Lsn(fields.u64().ok_or_else(cut)?);
+    let info = fields.byte().ok_or_else(cut)?;
+    let rmgr = Rmgr(fields.byte().ok_or_else(cut)?);
+    let _padding = fields.u16().ok_or_else(cut)?;
+    if fields.u32() != Some(crc) {
+        return Err(WalError::Checksum { at: start });
+    }
+    Ok(Record {
+        start,
+        end: start,
+        timeline,
+        version,
+        previous,
+        xid,
+        rmgr,
+        info,
+        length,
+        body,
+    })
 }
 
 fn narrow(length: usize) -> u32 {

@@ -4,7 +4,7 @@ use holdfast_core::Lsn;
 
 use super::WalError;
 use super::page::{LONG_HEADER, PAGE_BYTES, PageHeader, SHORT_HEADER};
-use super::partial::Partial;
+use super::partial::{self, Partial};
 use super::record::{Record, Rmgr};
 
 const INFO_SWITCH: u8 = 0x40;
@@ -151,7 +151,7 @@ impl WalReader {
             State::Align | State::Unused => Ok(rest.len()),
             State::Header(after) => self.take_header(rest, at, after),
             State::Skip(left) => Ok(self.skip(rest, left)),
-            State::Between => self.take_between(rest, at),
+            State::Between => self.take_between(rest, at, each),
             State::In => self.take_record(rest, at, each),
         }
     }
@@ -232,14 +232,28 @@ impl WalReader {
         taken
     }
 
-    /// Passes over the padding before the next record, or begins it.
-    fn take_between(&mut self, rest: &[u8], at: Lsn) -> Result<usize, WalError> {
+    /// Passes over the padding before the next record, or takes it, or begins it.
+    fn take_between(
+        &mut self,
+        rest: &[u8],
+        at: Lsn,
+        each: &mut dyn FnMut(&Record<'_>) -> Result<(), WalError>,
+    ) -> Result<usize, WalError> {
         let padding = usize::try_from(at.0.wrapping_neg() % 8).unwrap_or(0);
         if padding > 0 {
             return Ok(padding.min(rest.len()));
         }
-        self.record
-            .begin(at, self.page.map_or(0, |page| page.timeline));
+        let timeline = self.page.map_or(0, |page| page.timeline);
+        if let Some(page) = self.page
+            && let Some(whole) = partial::whole((at, timeline, page.version), rest)?
+        {
+            let taken = usize::try_from(whole.length).unwrap_or(usize::MAX);
+            let (end, state) = after(&whole, at, taken, self.shape);
+            Self::show(&mut self.last, whole, end, each)?;
+            self.state = state;
+            return Ok(taken);
+        }
+        self.record.begin(at, timeline);
         self.state = State::In;
         self.record.take(rest.get(..1).unwrap_or(rest))
     }
@@ -254,23 +268,39 @@ impl WalReader {
         let Some(page) = self.page.filter(|_| self.record.is_whole()) else {
             return Ok(taken);
         };
-        let mut whole = self.record.finish(page.version)?;
-        if self.last.is_some_and(|last| last.start != whole.previous) {
+        let whole = self.record.finish(page.version)?;
+        let (end, state) = after(&whole, at, taken, self.shape);
+        Self::show(&mut self.last, whole, end, each)?;
+        self.state = state;
+        Ok(taken)
+    }
+
+    /// Hands out a record that follows the last one.
+    fn show(
+        last: &mut Option<Last>,
+        mut whole: Record<'_>,
+        end: Lsn,
+        each: &mut dyn FnMut(&Record<'_>) -> Result<(), WalError>,
+    ) -> Result<(), WalError> {
+        if last.is_some_and(|last| last.start != whole.previous) {
             return Err(whole.wrong("it does not follow the record before it"));
         }
-        let end = at.0.saturating_add(u64::try_from(taken).unwrap_or(0));
-        let switch = whole.rmgr == Rmgr::XLOG && whole.info & 0xF0 == INFO_SWITCH;
-        (whole.end, self.state) = if switch {
-            let segment = u64::from(self.shape.segment_bytes);
-            (Lsn(end.next_multiple_of(segment)), State::Unused)
-        } else {
-            (Lsn(end.next_multiple_of(8)), State::Between)
-        };
-        self.last = Some(Last {
+        whole.end = end;
+        *last = Some(Last {
             start: whole.start,
-            end: whole.end,
+            end,
         });
-        each(&whole)?;
-        Ok(taken)
+        each(&whole)
+    }
+}
+
+/// Returns where the next record may begin when the last `taken` bytes of this one stood at `at`.
+fn after(whole: &Record<'_>, at: Lsn, taken: usize, shape: WalShape) -> (Lsn, State) {
+    let end = at.0.saturating_add(u64::try_from(taken).unwrap_or(0));
+    if whole.rmgr == Rmgr::XLOG && whole.info & 0xF0 == INFO_SWITCH {
+        let segment = u64::from(shape.segment_bytes);
+        (Lsn(end.next_multiple_of(segment)), State::Unused)
+    } else {
+        (Lsn(end.next_multiple_of(8)), State::Between)
     }
 }

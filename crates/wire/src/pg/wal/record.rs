@@ -175,6 +175,7 @@ pub(super) struct Parts<'a> {
     pub(super) main: &'a [u8],
 }
 
+#[derive(Clone, Copy)]
 struct Header {
     id: u8,
     relation: Relation,
@@ -226,56 +227,114 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Shows every block that it touches, without looking at what it says about them.
+    ///
+    /// # Errors
+    /// [`WalError::Record`] when its headers contradict its length.
+    pub(super) fn each_block(
+        &self,
+        mut each: impl FnMut(Relation, Fork, u32),
+    ) -> Result<(), WalError> {
+        let mut headers = Headers::of(self);
+        while let Some(header) = headers.next().map_err(|what| self.wrong(what))? {
+            each(header.relation, header.fork, header.block);
+        }
+        Ok(())
+    }
+
     pub(super) fn parts(&self) -> Result<Parts<'a>, WalError> {
-        let cut = || self.wrong("its block headers are cut");
-        let total = usize::try_from(self.length)
-            .ok()
-            .and_then(|length| length.checked_sub(RECORD_HEADER))
-            .ok_or_else(cut)?;
-        let whole = self.body.len() == total;
-        let mut fields = Fields::new(self.body);
-        let mut headers: Vec<Header> = Vec::new();
-        let mut payload = 0_usize;
-        let mut main = 0_usize;
-        // INVARIANT: `rest` and `payload` are bounded by the record, and each turn takes a byte.
-        while total.saturating_sub(self.body.len().saturating_sub(fields.rest().len())) > payload {
-            let Some(id) = fields.rest().first().copied() else {
-                return if whole {
-                    Err(cut())
-                } else {
-                    Ok(Parts::default())
-                };
+        let mut headers = Headers::of(self);
+        let mut found = Vec::new();
+        while let Some(header) = headers.next().map_err(|what| self.wrong(what))? {
+            found.push(header);
+        }
+        if headers.is_cut {
+            return Ok(Parts::default());
+        }
+        Ok(assemble(found, headers.fields, headers.main))
+    }
+}
+
+/// Walks over the block headers of a record, in order.
+struct Headers<'a> {
+    version: WalVersion,
+    fields: Fields<'a>,
+    /// Bytes that stand in the log after the record's own header.
+    total: usize,
+    /// Bytes of them that were kept.
+    kept: usize,
+    /// Bytes that the headers so far announce.
+    payload: usize,
+    /// Bytes of main data.
+    main: usize,
+    before: Option<Header>,
+    /// What was kept ends inside the headers.
+    is_cut: bool,
+}
+
+impl<'a> Headers<'a> {
+    fn of(record: &Record<'a>) -> Self {
+        let length = usize::try_from(record.length).unwrap_or(usize::MAX);
+        Self {
+            version: record.version,
+            fields: Fields::new(record.body),
+            total: length.saturating_sub(RECORD_HEADER),
+            kept: record.body.len(),
+            payload: 0,
+            main: 0,
+            before: None,
+            is_cut: false,
+        }
+    }
+
+    /// Bytes after the headers that were read.
+    fn left(&self) -> usize {
+        let read = self.kept.saturating_sub(self.fields.rest().len());
+        self.total.saturating_sub(read)
+    }
+
+    /// Returns the next block header; the main data's length is known after the last.
+    fn next(&mut self) -> Result<Option<Header>, &'static str> {
+        const CUT: &str = "its block headers are cut";
+        // INVARIANT: `left` and `payload` are bounded by the record, and each turn takes a byte.
+        while self.left() > self.payload {
+            let Some(id) = self.fields.rest().first().copied() else {
+                self.is_cut = self.kept < self.total;
+                return if self.is_cut { Ok(None) } else { Err(CUT) };
             };
             match id {
                 ID_DATA_SHORT | ID_DATA_LONG => {
-                    fields.byte();
-                    main = if id == ID_DATA_SHORT {
-                        fields.byte().map(usize::from)
+                    self.fields.byte();
+                    self.main = if id == ID_DATA_SHORT {
+                        self.fields.byte().map(usize::from)
                     } else {
-                        fields.u32().and_then(|length| usize::try_from(length).ok())
+                        let length = self.fields.u32();
+                        length.and_then(|length| usize::try_from(length).ok())
                     }
-                    .ok_or_else(cut)?;
-                    payload = payload.saturating_add(main);
+                    .ok_or(CUT)?;
+                    self.payload = self.payload.saturating_add(self.main);
                     break;
                 }
-                ID_ORIGIN => fields.take(3).map(|_| ()).ok_or_else(cut)?,
-                ID_TOP_TRANSACTION => fields.take(5).map(|_| ()).ok_or_else(cut)?,
+                ID_ORIGIN => self.fields.take(3).map(|_| ()).ok_or(CUT)?,
+                ID_TOP_TRANSACTION => self.fields.take(5).map(|_| ()).ok_or(CUT)?,
                 _ => {
-                    let before = headers.last();
-                    let header = read_header(&mut fields, self.version, before)
-                        .map_err(|what| self.wrong(what))?
-                        .ok_or_else(|| self.wrong("it has a block header of an unknown kind"))?;
+                    let header = read_header(&mut self.fields, self.version, self.before.as_ref())?
+                        .ok_or("it has a block header of an unknown kind")?;
                     let image = header.image.map_or(0, |(length, _, _)| length);
-                    payload = payload.saturating_add(header.data).saturating_add(image);
-                    headers.push(header);
+                    self.payload = self
+                        .payload
+                        .saturating_add(header.data)
+                        .saturating_add(image);
+                    self.before = Some(header);
+                    return Ok(Some(header));
                 }
             }
         }
-        let read = self.body.len().saturating_sub(fields.rest().len());
-        if total.checked_sub(read) != Some(payload) {
-            return Err(self.wrong("its parts are longer or shorter than the whole"));
+        if self.left() == self.payload {
+            Ok(None)
+        } else {
+            Err("its parts are longer or shorter than the whole")
         }
-        Ok(assemble(headers, fields, main))
     }
 }
 

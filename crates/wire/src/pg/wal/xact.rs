@@ -79,6 +79,11 @@ pub(super) fn abort(record: &Record<'_>, prepared: bool) -> Result<Abort, WalErr
     })
 }
 
+/// Returns the relations whose files the end of a transaction removes.
+pub(super) fn dropped(record: &Record<'_>) -> Result<Vec<Relation>, WalError> {
+    ending(record).map(|ending| ending.dropped)
+}
+
 /// Reads the main data of a commit or abort.
 ///
 /// # Source
