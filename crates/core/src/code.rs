@@ -115,6 +115,8 @@ codes! {
     ZU251 "the directory is not this repository",
     ZU252 "the repository has a newer format",
     ZU254 "the repository is in use by another vault",
+    ZU281 "the repository has a format that is no longer written",
+    ZU282 "the restore point has no such file",
 
     // store: envelopes
     ZI270 "an object of the repository is not a whole envelope",

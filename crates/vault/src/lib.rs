@@ -31,8 +31,9 @@ pub use config::{
 pub use drill::{DrillError, DrillRecord, drills};
 pub use points::points;
 pub use repository::{
-    BaseEnd, BaseStart, BaseSummary, BaseWriter, FileEntry, FileKind, Reader, Repository,
-    RepositoryError, Tablespace, WalPlace,
+    BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,
+    PatchTo, Point, PointEnd, PointStart, PointSummary, PointWriter, PostgresPoint, PostgresStart,
+    Reader, RecordKind, Repository, RepositoryError, Tablespace, WalPlace,
 };
 pub use restore::{
     Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, RestoreTarget,

@@ -33,23 +33,65 @@ pub const TAIL_BYTES: u64 = 4 << 20;
 /// How long the log that a finished base backup needs may take to arrive in the repository.
 pub const BASE_LOG_WAIT: Duration = Duration::from_secs(600);
 
-/// Bytes of a file in one frame of the repository: 16 pages.
-pub const FRAME_BYTES: usize = 128 * 1024;
+/// Bytes of a page of PostgreSQL's; no frame begins or ends within one.
+pub const PAGE_BYTES: u64 = 8192;
+/// Bytes of files in one frame of the repository: 8 pages.
+pub const FRAME_BYTES: usize = 64 * 1024;
+/// The same, as the format counts it.
+pub const FRAME_BYTES_U32: u32 = 64 * 1024;
+/// The most that a frame of any version may hold.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// The most that a frame of format 1 holds.
+pub const FRAME_V1_BYTES: u32 = 128 * 1024;
 /// Stored bytes after which a bundle is closed.
 pub const BUNDLE_BYTES: usize = 32 * 1024 * 1024;
-/// How many threads compress frames of a base, and how many write files of a restore.
+/// Stored bytes after which an object with nodes of a block map is closed.
+pub const MAP_BYTES: usize = 8 * 1024 * 1024;
+/// Frames after which an object is closed: its index, which is read first, stays below 200 KB.
+pub const FRAMES_PER_OBJECT: u32 = 4096;
+/// Bytes of a node of a block map, above which it is cut in two.
+pub const NODE_BYTES: usize = 8 * 1024;
+/// The most that a node may have: a single entry can be large.
+pub const NODE_BYTES_MAX: u32 = 1 << 20;
+/// The longest key of a block map: a path, and a position.
+pub const KEY_BYTES: usize = 8 * 1024;
+/// The longest value of a block map: what is known of a file.
+pub const VALUE_BYTES: usize = 256 * 1024;
+/// Objects with nodes that a restore point may refer to before its map is written anew.
+pub const MAPS_PER_POINT: usize = 64;
+/// A file of at most this many bytes is kept in memory until it is known whether it has changed.
+pub const SMALL_FILE_BYTES: usize = 1 << 20;
+/// Changes of a block map that are kept in memory before they are made.
+pub const EDITS_BYTES: usize = 64 * 1024 * 1024;
+/// Extents of a file that are looked at at once.
+pub const EXTENTS_AT_ONCE: usize = 16 * 1024;
+/// Nodes of a block map that are read at once when all of it is wanted.
+pub const NODES_AHEAD: u32 = 64;
+/// Extents that are passed over one by one before the next file is looked for.
+pub const NODES_SKIPPED: usize = 64;
+/// Memory for nodes of block maps that were read.
+pub const NODES_KEPT_BYTES: usize = 32 * 1024 * 1024;
+/// Memory for indexes of bundles and map objects that were read.
+pub const INDEXES_KEPT_BYTES: usize = 32 * 1024 * 1024;
+/// Memory for frames that were read.
+pub const FRAMES_KEPT_BYTES: usize = 8 * 1024 * 1024;
+/// Restore points of which is remembered what they are.
+pub const SUMMARIES_KEPT: usize = 8192;
+/// How many threads compress the frames of a restore point.
 pub const PACK_THREADS: usize = 2;
+/// How many threads store bundles: one is being written while the next is.
+pub const STORE_THREADS: usize = 2;
 /// How many frames may wait between two threads.
 pub const FRAMES_WAITING: usize = 16;
 /// zstd's level for everything in the repository.
 pub const ZSTD_LEVEL: i32 = 3;
-/// The largest manifest of a base that is read, in bytes.
-pub const MANIFEST_BYTES: u64 = 1 << 30;
+/// The largest manifest of format 1 that is read, in bytes.
+pub const MANIFEST_V1_BYTES: u64 = 1 << 30;
 /// The largest segment of the log that PostgreSQL can have, in bytes.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 /// The smallest one, in bytes.
 pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
-/// The largest proof or history file that is read, in bytes.
+/// The largest manifest, proof or history file that is read, in bytes.
 pub const NOTE_BYTES: u64 = 4 << 20;
 /// When a drill that could not be run is tried again.
 pub const DRILL_AGAIN: Duration = Duration::from_secs(30);
@@ -66,7 +108,15 @@ pub const DRILL_ROWS_MIN: u64 = 100;
 /// Findings that one check spells out; the others are counted.
 pub const DRILL_FINDINGS: usize = 5;
 /// How many frames a restore reads at once.
-pub const FRAMES_PER_READ: usize = 32;
+pub const FRAMES_PER_READ: u32 = 64;
+/// Frames between two that are wanted which a restore reads along rather than asking twice.
+pub const FRAMES_SKIPPED: u32 = 4;
+/// Extents, or files, that a restore plans at once.
+pub const EXTENTS_PER_BATCH: usize = 64 * 1024;
+/// Bytes that a restore plans at once.
+pub const BATCH_BYTES: u64 = 4 << 30;
+/// How many threads read frames and write files of a restore; while one waits, others decompress.
+pub const RESTORE_THREADS: usize = 4;
 /// How long a restored server may take to replay its log; a server that ends is noticed at once.
 pub const PROMOTION_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a restored server is asked whether it is promoted.

@@ -1,17 +1,25 @@
-//! The repository: bases and the log, immutable, checked at every level, format v1.
+//! The repository: restore points and the log, immutable, checked at every level.
 //!
-//! Everything in it is described byte by byte in `docs/formats/repository-v1.md`.
-//! A base exists only when its signed manifest does, and that object is written last.
+//! Format 2 is written, formats 1 and 2 are read; `docs/formats` describes both byte by byte.
+//! A restore point exists only when its signed manifest does, and that object is written last.
 
-mod base;
 pub(crate) mod bundle;
+mod cache;
 mod error;
 mod format;
 mod layout;
 pub(crate) mod log;
-pub(crate) mod manifest;
-pub(crate) mod reader;
+mod manifest;
+mod map;
+mod pack;
+pub(crate) mod point;
+mod reader;
+mod shelf;
+#[cfg(test)]
+mod tests;
 mod types;
+mod v1;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,10 +31,19 @@ use holdfast_store::object::{DirectoryStore, Marker, ObjectError, ObjectStore, W
 
 use crate::config::Clock;
 
-pub use base::BaseWriter;
 pub use error::RepositoryError;
+pub use point::Point;
 pub use reader::Reader;
-pub use types::{BaseEnd, BaseStart, BaseSummary, FileEntry, FileKind, Tablespace, WalPlace};
+pub use types::{
+    BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,
+    PatchTo, PointEnd, PointStart, PointSummary, PostgresPoint, PostgresStart, RecordKind,
+    Tablespace, WalPlace,
+};
+pub use writer::PointWriter;
+
+use format::Format;
+use manifest::Manifest;
+use map::Map;
 
 /// The repository as the one vault that writes to it has it; clones share it. All functions block.
 #[derive(Clone)]
@@ -35,19 +52,32 @@ pub struct Repository {
     reader: Reader,
 }
 
-struct Writing {
+pub(crate) struct Writing {
     store: Arc<dyn ObjectStore>,
     key: SigningKey,
     clock: Clock,
     _lock: Option<WriterLock>,
 }
 
+impl Writing {
+    /// Writes the manifest of a restore point: from then on the point exists.
+    fn put_manifest(&self, manifest: &Manifest, folder: &str) -> Result<(), RepositoryError> {
+        let key = layout::manifest(Format::V2, &manifest.source, folder)?;
+        let object = manifest.seal(&self.key, &key)?;
+        // What we sign must be what we would accept.
+        Manifest::unseal(&key, &object, &self.key.verifying_key())?;
+        self.store.create_new(&key, &object)?;
+        Ok(())
+    }
+}
+
 impl Repository {
     /// Makes the repository in `directory` or opens it, and becomes its one writer.
     ///
     /// # Errors
-    /// [`RepositoryError::OtherKey`] when its manifests are signed with another key, and what the
-    /// store says: in use, something else than a repository, a newer format.
+    /// [`RepositoryError::OtherKey`] when its manifests are signed with another key,
+    /// [`RepositoryError::OldFormat`] when it has format 1, and what the store says: in use, something
+    /// else than a repository, a newer format.
     pub fn open_writer(
         directory: &Path,
         key: SigningKey,
@@ -59,12 +89,16 @@ impl Repository {
             what: error.to_string(),
         })?;
         let fresh = Marker {
-            format: 1,
+            format: 2,
             id: HEXLOWER.encode(&random),
             created: clock(),
             vault_key: HEXLOWER.encode(key.verifying_key().as_bytes()),
         };
         let store = DirectoryStore::create_or_open(directory, &fresh)?;
+        let found = store.marker().format;
+        if Format::of_marker(found) == Format::V1 {
+            return Err(RepositoryError::OldFormat { found });
+        }
         if manifest::marker_key(&store.marker().vault_key) != Some(key.verifying_key()) {
             return Err(RepositoryError::OtherKey);
         }
@@ -100,12 +134,26 @@ impl Repository {
         &self.reader
     }
 
-    /// Begins a base.
+    /// Begins a restore point.
     ///
     /// # Errors
-    /// When the system gives no random bytes or threads.
-    pub fn begin_base(&self, start: BaseStart) -> Result<BaseWriter, RepositoryError> {
-        BaseWriter::begin(Arc::clone(&self.writing), start)
+    /// When the parent does not exist or is of another source or kind; when the system gives no random
+    /// bytes or threads.
+    pub fn begin_point(&self, start: PointStart) -> Result<PointWriter, RepositoryError> {
+        let parent = match &start.parent {
+            Some(parent) => Some(self.reader.point(&start.source, parent)?),
+            None => None,
+        };
+        let is_postgres = matches!(start.engine, EngineStart::Postgres(_));
+        let is_alike = |parent: &Point| parent.summary().postgres.is_some() == is_postgres;
+        if !parent.as_ref().is_none_or(is_alike) {
+            return Err(RepositoryError::Misuse {
+                what: "the parent of a restore point is of another kind of source".to_owned(),
+            });
+        }
+        let shelf = Arc::clone(self.reader.shelf());
+        let empty = Map::new(shelf, start.source.clone(), [], None);
+        PointWriter::begin(Arc::clone(&self.writing), start, parent, empty)
     }
 
     /// Stores a whole closed segment of the log that begins at `start`; the same again is fine.
@@ -119,7 +167,7 @@ impl Repository {
         start: Lsn,
         bytes: &[u8],
     ) -> Result<(), RepositoryError> {
-        log::put_segment(self.writing.store.as_ref(), at, start, bytes)
+        log::put_segment(&self.writing, at, start, bytes)
     }
 
     /// Stores a part of the open segment, from `start`; the same again is fine.
@@ -127,7 +175,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::put_segment`]; a tail must not cross into the next segment.
     pub fn put_tail(&self, at: &WalPlace, start: Lsn, bytes: &[u8]) -> Result<(), RepositoryError> {
-        log::put_tail(self.writing.store.as_ref(), at, start, bytes)
+        log::put_tail(&self.writing, at, start, bytes)
     }
 
     /// Stores the history file of the timeline `at`; the same again is fine.
@@ -135,7 +183,7 @@ impl Repository {
     /// # Errors
     /// When it is not readable as one, or another one is there.
     pub fn put_history(&self, at: &WalPlace, text: &[u8]) -> Result<(), RepositoryError> {
-        log::put_history(self.writing.store.as_ref(), at, text)
+        log::put_history(&self.writing, at, text)
     }
 
     /// Returns the end of the log that is kept of this timeline, or `None` when nothing is.
@@ -146,7 +194,7 @@ impl Repository {
     /// # Errors
     /// When the store cannot be read.
     pub fn log_end(&self, at: &WalPlace) -> Result<Option<Lsn>, RepositoryError> {
-        let log = log::list(self.writing.store.as_ref(), at)?;
+        let log = self.reader.log(at)?;
         let is_here = |base: &BaseSummary| {
             (base.system_identifier, base.timeline) == (at.system_identifier, at.timeline)
         };
@@ -176,9 +224,10 @@ impl Repository {
         let proof = Proof::verify(signed, &self.writing.key.verifying_key())
             .map_err(|error| misuse(ErrorChain(&error).to_string()))?;
         let report = proof.report();
-        let key = layout::proof(source, report.drilled_at, &report.point)?;
+        let key = layout::proof(Format::V2, source, report.drilled_at, &report.point)?;
         let text = serde_json::to_vec(signed).map_err(|error| misuse(error.to_string()))?;
-        let object = format::seal(format::Kind::Proof, [0; 24], &text)?;
+        let kind = (format::Kind::Proof, [0; 24]);
+        let object = format::seal(&self.writing.key, &key, kind, &text)?;
         match self.writing.store.create_new(&key, &object) {
             Err(ObjectError::Exists(_)) if self.reader.proof(&key)? == *signed => Ok(()),
             stored => Ok(stored?),

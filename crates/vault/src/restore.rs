@@ -2,6 +2,7 @@
 
 mod error;
 mod files;
+mod frames;
 mod log;
 mod outside;
 mod plan;

@@ -62,6 +62,10 @@ const LISTED: &[(&str, &str)] = &[
         "the one folder that the drill made, known by name, device and inode",
     ),
     (
+        "crates/vault/src/restore/files.rs",
+        "nothing: it gives the files that it has just made their length",
+    ),
+    (
         "crates/vault/src/spool/removal.rs",
         "segments of its own spool that the repository has whole",
     ),

@@ -18,15 +18,15 @@ const MARKER: &str = "holdfast-repository.json";
 const LOCK: &str = "holdfast-repository.lock";
 /// Where objects are written before they have their name. A dot keeps it out of the key space.
 const STAGING: &str = ".staging";
-/// The format that this version writes.
-const FORMAT: u32 = 1;
+/// The format that this version writes; older ones are read.
+const FORMAT: u32 = 2;
 /// The largest marker that is read, in bytes.
 const LIMIT_MARKER_BYTES: u64 = 16 * 1024;
 
 /// What the marker file states.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// The repository format, 1.
+    /// The repository format, 1 or 2.
     pub format: u32,
     /// A random name that no other repository has.
     pub id: String,

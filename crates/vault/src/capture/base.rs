@@ -11,7 +11,10 @@ use holdfast_wire::pg::replication::{
 
 use super::{Capture, CaptureError};
 use crate::limits;
-use crate::repository::{BaseEnd, BaseStart, BaseWriter, FileEntry, FileKind, Tablespace};
+use crate::repository::{
+    EngineStart, FileEntry, FileKind, FileMeta, PointEnd, PointStart, PointWriter, PostgresStart,
+    Tablespace,
+};
 use crate::source::{Connection, SourceError, from_reply};
 use crate::spool::Cluster;
 use crate::standing::{Busy, trouble};
@@ -104,9 +107,9 @@ impl Capture {
         let (writer, manifest) = base.content.finish()?;
         busy.says(format!("base backup: waiting for the log up to {stop}"));
         self.await_log(start.timeline, stop.lsn)?;
-        let point = writer.finish(BaseEnd {
+        let point = writer.finish(PointEnd::Postgres {
             stop_lsn: stop.lsn,
-            backup_manifest: manifest,
+            backup_manifest: Some(manifest),
         })?;
         self.standing.facts().base = Some((point.clone(), start.lsn));
         let took = began.elapsed();
@@ -275,14 +278,18 @@ impl Base<'_> {
                 });
             }
         }
-        let writer = self.capture.repository.begin_base(BaseStart {
-            source: self.capture.standing.config.name.clone(),
+        let engine = EngineStart::Postgres(PostgresStart {
             system_identifier: self.cluster.system_identifier,
             major: self.major,
             timeline: start.timeline,
             start_lsn: start.lsn,
             segment_bytes: self.cluster.segment_bytes.get_u32(),
             tablespaces,
+        });
+        let writer = self.capture.repository.begin_point(PointStart {
+            source: self.capture.standing.config.name.clone(),
+            engine,
+            parent: None,
         })?;
         self.content.writer = Some(writer);
         Ok(())
@@ -307,7 +314,7 @@ impl Base<'_> {
 /// What comes inside the copy stream, on its way into the repository.
 #[derive(Default)]
 struct Content {
-    writer: Option<BaseWriter>,
+    writer: Option<PointWriter>,
     archive: Option<Archive>,
     manifest: Option<Vec<u8>>,
 }
@@ -388,6 +395,7 @@ impl Content {
                         path,
                         kind,
                         mode: entry.mode,
+                        meta: FileMeta::default(),
                     })?;
                     if !is_file {
                         writer.end_file()?;
@@ -419,7 +427,7 @@ impl Content {
         Ok(())
     }
 
-    fn finish(self) -> Result<(BaseWriter, Vec<u8>), CaptureError> {
+    fn finish(self) -> Result<(PointWriter, Vec<u8>), CaptureError> {
         match (self.writer, self.manifest) {
             (Some(writer), Some(manifest)) if !manifest.is_empty() => Ok((writer, manifest)),
             _ => Err(CaptureError::Incomplete {

@@ -48,6 +48,14 @@ pub enum RepositoryError {
         /// The first position after that which is there, or the one that was needed.
         to: Lsn,
     },
+    /// The restore point has no such file.
+    #[error("the restore point `{point}` has no file `{}`", Untrusted(path))]
+    NoFile {
+        /// Which point.
+        point: PointId,
+        /// The path that was asked for.
+        path: String,
+    },
     /// There is no such base.
     #[error("there is no restore point `{0}`")]
     NoPoint(PointId),
@@ -57,6 +65,12 @@ pub enum RepositoryError {
     /// The store refused.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// The repository has a format that is read and no longer written.
+    #[error("the repository has format {found}, which is read and no longer written")]
+    OldFormat {
+        /// Its format.
+        found: u32,
+    },
     /// The repository was made with another key.
     #[error("the repository was made by a vault with another key")]
     OtherKey,
@@ -95,8 +109,10 @@ impl Coded for RepositoryError {
             Self::Damaged { .. } => Code::ZI251,
             Self::Misuse { .. } => Code::ZB301,
             Self::MissingLog { .. } => Code::ZI302,
+            Self::NoFile { .. } => Code::ZU282,
             Self::NoPoint(_) | Self::NoPoints(_) => Code::ZU307,
             Self::Object(error) => error.code(),
+            Self::OldFormat { .. } => Code::ZU281,
             Self::OtherKey => Code::ZU251,
             Self::Signature { .. } => Code::ZI305,
             Self::Spool { .. } => Code::ZS304,
@@ -119,10 +135,14 @@ impl Coded for RepositoryError {
             Self::MissingLog { .. } => {
                 "restore to a time before the hole; `holdfast point list` shows the spans"
             }
+            Self::NoFile { .. } => "look at the point's files; names begin at the data directory",
             Self::NoPoint(_) | Self::NoPoints(_) => {
                 "`holdfast point list` shows what can be brought back"
             }
             Self::Object(error) => return error.hint(),
+            Self::OldFormat { .. } => {
+                "nothing was written; name a new directory for the repository: the next base backup goes there, and what the old one holds stays restorable from it"
+            }
             Self::OtherKey => {
                 "nothing was written; put the vault's key file back, or name an empty directory"
             }

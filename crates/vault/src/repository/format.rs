@@ -1,7 +1,8 @@
 //! The outer form of every object: a header that zstd skips, then zstd frames.
 //!
-//! `zstd -dc OBJECT` gives the content of any object; `docs/formats/repository-v1.md` has the details.
+//! `zstd -dc` gives the content of any object; `docs/formats/repository-v2.md` has the details.
 
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use holdfast_core::ByteCount;
 use holdfast_store::object::ObjectKey;
 use sha2::{Digest as _, Sha256};
@@ -19,12 +20,44 @@ pub(crate) const DETAIL_BYTES: usize = 24;
 const HEADER_FRAME: u32 = 0x184D_2A5E;
 /// Begins the skippable frame of a bundle's index.
 pub(crate) const INDEX_FRAME: u32 = 0x184D_2A5D;
-/// Begins the skippable frame of a manifest's signature.
+/// Begins the skippable frame of a signature.
 pub(crate) const SIGNATURE_FRAME: u32 = 0x184D_2A5C;
 /// Begins every header of ours.
 const MAGIC: &[u8; 8] = b"HOLDFAST";
-/// The version of the format.
-const VERSION: u16 = 1;
+/// Bytes of a signature with the eight of its frame.
+const SIGNED_BYTES: u64 = 72;
+/// What every signature of format 2 covers first.
+const DOMAIN: &[u8] = b"holdfast object 2\n";
+
+/// The version of a repository and of everything in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Not encrypted; manifests alone are signed. It is read and no longer written.
+    V1,
+    /// Block maps, everything signed or bound to something signed.
+    V2,
+}
+
+impl Format {
+    /// Returns the format that a repository's marker states.
+    pub(crate) fn of_marker(number: u32) -> Self {
+        if number <= 1 { Self::V1 } else { Self::V2 }
+    }
+
+    fn version(self) -> u16 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+}
+
+/// By what an object is judged: its format, and the vault's key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge<'a> {
+    pub(crate) format: Format,
+    pub(crate) vault: &'a VerifyingKey,
+}
 
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +66,10 @@ pub(crate) enum Kind {
     Bundle,
     /// A timeline's history file.
     History,
-    /// A base's signed manifest.
+    /// A restore point's signed manifest.
     Manifest,
+    /// Nodes of block maps.
+    Map,
     /// A drill's signed proof.
     Proof,
     /// A whole segment of the log.
@@ -52,6 +87,7 @@ impl Kind {
             Self::Tail => 4,
             Self::History => 5,
             Self::Proof => 6,
+            Self::Map => 7,
         }
     }
 }
@@ -66,17 +102,18 @@ impl Kind {
 /// | 0 | 4 | skippable frame, `5E 2A 4D 18` |
 /// | 4 | 4 | its length, 92 |
 /// | 8 | 8 | `HOLDFAST` |
-/// | 16 | 2 | version, 1 |
+/// | 16 | 2 | version, 1 or 2 |
 /// | 18 | 1 | kind |
 /// | 19 | 1 | zero |
 /// | 20 | 8 | bytes of the content, decompressed |
 /// | 28 | 8 | bytes of the object after the header |
-/// | 36 | 32 | SHA-256 of the content; in a bundle of its index |
+/// | 36 | 32 | SHA-256 of the content; in a bundle and a map of the entries of its index |
 /// | 68 | 24 | what the kind says of itself |
-/// | 92 | 4 | CRC-32C of everything after the header; in a bundle of its index frame |
+/// | 92 | 4 | CRC-32C of everything after the header; in a bundle and a map of its index frame |
 /// | 96 | 4 | CRC-32C of the 96 bytes before |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) format: Format,
     pub(crate) kind: Kind,
     pub(crate) raw_bytes: u64,
     pub(crate) stored_bytes: u64,
@@ -92,7 +129,7 @@ impl Header {
         out.extend_from_slice(&HEADER_FRAME.to_le_bytes());
         out.extend_from_slice(&92_u32.to_le_bytes());
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.format.version().to_le_bytes());
         out.extend_from_slice(&[self.kind.number(), 0]);
         out.extend_from_slice(&self.raw_bytes.to_le_bytes());
         out.extend_from_slice(&self.stored_bytes.to_le_bytes());
@@ -107,7 +144,7 @@ impl Header {
     /// Reads the header of an object of this kind.
     pub(crate) fn decode(
         key: &ObjectKey,
-        kind: Kind,
+        (format, kind): (Format, Kind),
         bytes: &[u8],
     ) -> Result<Self, RepositoryError> {
         let bad = |what: &str| damaged(key, what);
@@ -125,7 +162,7 @@ impl Header {
         if crc32c::crc32c(before).to_le_bytes() != sum {
             return Err(bad("its header does not match its checksum"));
         }
-        if fields.array::<2>() != Some(VERSION.to_le_bytes()) {
+        if fields.array::<2>() != Some(format.version().to_le_bytes()) {
             return Err(bad("it has another version"));
         }
         if fields.array::<2>() != Some([kind.number(), 0]) {
@@ -141,6 +178,7 @@ impl Header {
             .ok_or_else(|| bad("it is cut short"))?;
         let stored_sum = fields.u32().ok_or_else(|| bad("it is cut short"))?;
         Ok(Self {
+            format,
             kind,
             raw_bytes,
             stored_bytes,
@@ -176,48 +214,57 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Makes an object of one zstd frame.
+/// Makes a signed object of one zstd frame.
+///
+/// The signature binds the content to the object's name, its kind and its detail.
 pub(crate) fn seal(
-    kind: Kind,
-    detail: [u8; DETAIL_BYTES],
+    signer: &SigningKey,
+    key: &ObjectKey,
+    (kind, detail): (Kind, [u8; DETAIL_BYTES]),
     content: &[u8],
-) -> Result<Vec<u8>, RepositoryError> {
-    seal_signed(kind, detail, content, &[])
-}
-
-/// Makes an object whose frame comes after `before`, which zstd skips.
-pub(crate) fn seal_signed(
-    kind: Kind,
-    detail: [u8; DETAIL_BYTES],
-    content: &[u8],
-    before: &[u8],
 ) -> Result<Vec<u8>, RepositoryError> {
     let frame = compressor()?
         .compress(content)
         .map_err(|error| compressing(&error))?;
-    let stored_sum = crc32c::crc32c_append(crc32c::crc32c(before), &frame);
-    let header = Header {
+    let mut header = Header {
+        format: Format::V2,
         kind,
         raw_bytes: length(content),
-        stored_bytes: length(before).saturating_add(length(&frame)),
+        stored_bytes: SIGNED_BYTES.saturating_add(length(&frame)),
         sum: Sha256::digest(content).into(),
         detail,
-        stored_sum,
+        stored_sum: 0,
     };
+    let signature = signer.sign(&signed_bytes(key, &header));
+    let before = skippable(SIGNATURE_FRAME, &signature.to_bytes());
+    header.stored_sum = crc32c::crc32c_append(crc32c::crc32c(&before), &frame);
     let mut out = header.encode();
-    out.extend_from_slice(before);
+    out.extend_from_slice(&before);
     out.extend_from_slice(&frame);
     Ok(out)
 }
 
-/// Opens an object of one zstd frame: header, length and checksum are right, or it is refused.
+/// What a signature covers: a fixed text, name, kind, detail, length and SHA-256 of the content.
+fn signed_bytes(key: &ObjectKey, header: &Header) -> Vec<u8> {
+    let mut bytes = DOMAIN.to_vec();
+    bytes.extend_from_slice(key.as_str().as_bytes());
+    bytes.extend_from_slice(&[b'\n', header.kind.number()]);
+    bytes.extend_from_slice(&header.detail);
+    bytes.extend_from_slice(&header.raw_bytes.to_le_bytes());
+    bytes.extend_from_slice(&header.sum);
+    bytes
+}
+
+/// Opens an object of one zstd frame: header, length, checksum and signature are right, or it is
+/// refused.
 pub(crate) fn unseal(
     key: &ObjectKey,
+    judge: Judge<'_>,
     kind: Kind,
     bytes: &[u8],
     limit: ByteCount,
 ) -> Result<(Header, Vec<u8>), RepositoryError> {
-    let header = Header::decode(key, kind, bytes)?;
+    let header = Header::decode(key, (judge.format, kind), bytes)?;
     let stored = bytes.get(HEADER_BYTES..).unwrap_or_default();
     if length(stored) != header.stored_bytes {
         return Err(damaged(
@@ -227,6 +274,9 @@ pub(crate) fn unseal(
     }
     if crc32c::crc32c(stored) != header.stored_sum {
         return Err(damaged(key, "it does not match its checksum"));
+    }
+    if judge.format == Format::V2 {
+        check_signature(key, judge.vault, &header, stored)?;
     }
     if header.raw_bytes > limit.0 {
         return Err(damaged(key, "its content is larger than it may be"));
@@ -238,6 +288,29 @@ pub(crate) fn unseal(
         return Err(damaged(key, "its content does not match its checksum"));
     }
     Ok((header, content))
+}
+
+fn check_signature(
+    key: &ObjectKey,
+    vault: &VerifyingKey,
+    header: &Header,
+    stored: &[u8],
+) -> Result<(), RepositoryError> {
+    let signature = signature(key, stored)?;
+    vault
+        .verify_strict(&signed_bytes(key, header), &signature)
+        .map_err(|_| RepositoryError::Signature { key: key.clone() })
+}
+
+/// Returns the signature that stands before the content.
+pub(crate) fn signature(key: &ObjectKey, stored: &[u8]) -> Result<Signature, RepositoryError> {
+    let mut fields = Fields(stored);
+    let bytes = match fields.u32().zip(fields.u32()) {
+        Some((SIGNATURE_FRAME, 64)) => fields.array::<64>(),
+        _ => None,
+    };
+    let bytes = bytes.ok_or_else(|| damaged(key, "it has no signature"))?;
+    Ok(Signature::from_bytes(&bytes))
 }
 
 /// Wraps bytes into a frame that zstd skips.
@@ -286,14 +359,26 @@ mod tests {
     use super::*;
 
     fn key() -> ObjectKey {
-        "prod/proof/a.zst".parse().unwrap()
+        "prod/proof/a.zst.age".parse().unwrap()
+    }
+
+    fn signer() -> SigningKey {
+        SigningKey::from_bytes(&[1; 32])
+    }
+
+    fn open(kind: Kind, bytes: &[u8], limit: u64) -> Result<(Header, Vec<u8>), RepositoryError> {
+        let judge = Judge {
+            format: Format::V2,
+            vault: &signer().verifying_key(),
+        };
+        unseal(&key(), judge, kind, bytes, ByteCount(limit))
     }
 
     #[test]
     fn what_is_sealed_is_read_by_zstd_alone() {
-        let sealed = seal(Kind::Proof, [7; 24], b"content").unwrap();
+        let sealed = seal(&signer(), &key(), (Kind::Proof, [7; 24]), b"content").unwrap();
         assert_eq!(zstd::bulk::decompress(&sealed, 100).unwrap(), b"content");
-        let (header, content) = unseal(&key(), Kind::Proof, &sealed, ByteCount(100)).unwrap();
+        let (header, content) = open(Kind::Proof, &sealed, 100).unwrap();
         assert_eq!(
             (header.detail, content.as_slice()),
             ([7; 24], b"content".as_slice())
@@ -302,33 +387,40 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_found() {
-        let sealed = seal(Kind::Tail, [0; 24], &[5; 3000]).unwrap();
+        let sealed = seal(&signer(), &key(), (Kind::Tail, [0; 24]), &[5; 3000]).unwrap();
         for at in 0..sealed.len() * 8 {
             let mut bad = sealed.clone();
             bad[at / 8] ^= 1 << (at % 8);
-            assert!(
-                unseal(&key(), Kind::Tail, &bad, ByteCount(4000)).is_err(),
-                "bit {at}"
-            );
+            assert!(open(Kind::Tail, &bad, 4000).is_err(), "bit {at}");
         }
         for cut in 0..sealed.len() {
-            assert!(
-                unseal(&key(), Kind::Tail, &sealed[..cut], ByteCount(4000)).is_err(),
-                "{cut}"
-            );
+            assert!(open(Kind::Tail, &sealed[..cut], 4000).is_err(), "{cut}");
         }
-        assert!(unseal(&key(), Kind::Proof, &sealed, ByteCount(4000)).is_err());
-        assert!(unseal(&key(), Kind::Tail, &sealed, ByteCount(2999)).is_err());
+        assert!(open(Kind::Proof, &sealed, 4000).is_err());
+        assert!(open(Kind::Tail, &sealed, 2999).is_err());
+    }
+
+    #[test]
+    fn what_another_signed_or_what_stands_under_another_name_is_refused() {
+        let other = SigningKey::from_bytes(&[2; 32]);
+        let forged = seal(&other, &key(), (Kind::Tail, [0; 24]), b"log").unwrap();
+        let refused = open(Kind::Tail, &forged, 100).unwrap_err();
+        assert!(matches!(refused, RepositoryError::Signature { .. }));
+        let elsewhere = "prod/proof/b.zst.age".parse().unwrap();
+        let moved = seal(&signer(), &elsewhere, (Kind::Tail, [0; 24]), b"log").unwrap();
+        let refused = open(Kind::Tail, &moved, 100).unwrap_err();
+        assert!(matches!(refused, RepositoryError::Signature { .. }));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_without_a_panic(bytes: Vec<u8>, kind in 0_usize..2) {
             let kind = [Kind::Bundle, Kind::Segment][kind];
-            let _ = unseal(&key(), kind, &bytes, ByteCount(1 << 20));
-            let mut begun = seal(kind, [0; 24], b"x").unwrap()[..HEADER_BYTES].to_vec();
+            let _ = open(kind, &bytes, 1 << 20);
+            let sealed = seal(&signer(), &key(), (kind, [0; 24]), b"x").unwrap();
+            let mut begun = sealed[..HEADER_BYTES].to_vec();
             begun.extend(bytes);
-            let _ = unseal(&key(), kind, &begun, ByteCount(1 << 20));
+            let _ = open(kind, &begun, 1 << 20);
         }
     }
 }

@@ -3,37 +3,76 @@
 use holdfast_core::{Lsn, PointId, SourceName, Timestamp};
 use holdfast_store::object::ObjectKey;
 
+use super::format::Format;
 use super::{RepositoryError, WalPlace};
 
-/// Returns the folder of a base: its time first, so that names sort by age.
-pub(crate) fn base_folder(source: &SourceName, began: Timestamp, point: &PointId) -> String {
+/// Returns the last part of a restore point's folder: its time first, so that names sort by age.
+pub(crate) fn folder(began: Timestamp, point: &PointId) -> String {
     let time: String = began
         .to_string()
         .chars()
         .take_while(|c| *c != '.')
         .filter(|c| !matches!(c, '-' | ':'))
         .collect();
-    format!("{source}/base/{time}Z-{point}")
+    format!("{time}Z-{point}")
 }
 
-/// Returns the folder that all bases of a source are in.
-pub(crate) fn bases(source: &SourceName) -> String {
-    format!("{source}/base")
+/// Returns the letters of the point's id in the last part of its folder.
+pub(crate) fn letters(folder: &str) -> &str {
+    folder.split_once('-').map_or("", |(_, point)| point)
 }
 
-/// Returns the name of the manifest in a base's folder.
-pub(crate) fn manifest(folder: &str) -> Result<ObjectKey, RepositoryError> {
-    key(format!("{folder}/{MANIFEST}"))
+/// Returns the folder that all restore points of a source are in.
+pub(crate) fn points(format: Format, source: &SourceName) -> String {
+    match format {
+        Format::V1 => format!("{source}/base"),
+        Format::V2 => format!("{source}/point"),
+    }
 }
 
-/// Returns the name of a bundle in a base's folder.
-pub(crate) fn bundle(folder: &str, number: u32) -> Result<ObjectKey, RepositoryError> {
-    key(format!("{folder}/bundle-{number:06}.zst"))
+/// Returns the name of the manifest in a restore point's folder.
+pub(crate) fn manifest(
+    format: Format,
+    source: &SourceName,
+    folder: &str,
+) -> Result<ObjectKey, RepositoryError> {
+    let (points, end) = (points(format, source), end(format));
+    key(format!("{points}/{folder}/manifest{end}"))
 }
 
-/// Returns the folder of a manifest, or `None` when the object is not one.
-pub(crate) fn folder_of_manifest(key: &ObjectKey) -> Option<&str> {
-    key.as_str().strip_suffix(MANIFEST)?.strip_suffix('/')
+/// Returns the name of a bundle in a restore point's folder.
+pub(crate) fn bundle(
+    format: Format,
+    source: &SourceName,
+    folder: &str,
+    number: u32,
+) -> Result<ObjectKey, RepositoryError> {
+    let (points, end) = (points(format, source), end(format));
+    key(format!("{points}/{folder}/bundle-{number:06}{end}"))
+}
+
+/// Returns the name of a map object in a restore point's folder.
+pub(crate) fn map(
+    source: &SourceName,
+    folder: &str,
+    number: u32,
+) -> Result<ObjectKey, RepositoryError> {
+    let (points, end) = (points(Format::V2, source), end(Format::V2));
+    key(format!("{points}/{folder}/map-{number:06}{end}"))
+}
+
+/// Returns the last part of the folder of a manifest, or `None` when the object is not one.
+pub(crate) fn folder_of_manifest(format: Format, key: &ObjectKey) -> Option<&str> {
+    let folder = key.as_str().strip_suffix(end(format))?;
+    folder.strip_suffix("/manifest")?.rsplit('/').next()
+}
+
+/// Returns what the name of every object ends with.
+pub(crate) fn end(format: Format) -> &'static str {
+    match format {
+        Format::V1 => ".zst",
+        Format::V2 => ".zst.age",
+    }
 }
 
 /// Returns the folder of a timeline's whole segments.
@@ -45,8 +84,13 @@ pub(crate) fn segments(at: &WalPlace) -> String {
 }
 
 /// Returns the name of a whole segment.
-pub(crate) fn segment(at: &WalPlace, start: Lsn) -> Result<ObjectKey, RepositoryError> {
-    key(format!("{}/{}.zst", segments(at), segment_name(at, start)))
+pub(crate) fn segment(
+    format: Format,
+    at: &WalPlace,
+    start: Lsn,
+) -> Result<ObjectKey, RepositoryError> {
+    let (name, end) = (segment_name(at, start), end(format));
+    key(format!("{}/{name}{end}", segments(at)))
 }
 
 /// Returns the folder of a timeline's tails.
@@ -58,13 +102,18 @@ pub(crate) fn tails(at: &WalPlace) -> String {
 }
 
 /// Returns the name of a tail.
-pub(crate) fn tail(at: &WalPlace, start: Lsn, end: Lsn) -> Result<ObjectKey, RepositoryError> {
+pub(crate) fn tail(
+    format: Format,
+    at: &WalPlace,
+    (start, end): (Lsn, Lsn),
+) -> Result<ObjectKey, RepositoryError> {
     let name = segment_name(at, start);
     key(format!(
-        "{}/{name}/{:016X}-{:016X}.zst",
+        "{}/{name}/{:016X}-{:016X}{}",
         tails(at),
         start.0,
-        end.0
+        end.0,
+        self::end(format)
     ))
 }
 
@@ -74,8 +123,9 @@ pub(crate) fn histories(at: &WalPlace) -> String {
 }
 
 /// Returns the name of a timeline's history.
-pub(crate) fn history(at: &WalPlace) -> Result<ObjectKey, RepositoryError> {
-    key(format!("{}/{:08X}.history.zst", histories(at), at.timeline))
+pub(crate) fn history(format: Format, at: &WalPlace) -> Result<ObjectKey, RepositoryError> {
+    let (folder, end) = (histories(at), end(format));
+    key(format!("{folder}/{:08X}.history{end}", at.timeline))
 }
 
 /// Returns the folder of a source's proofs.
@@ -85,12 +135,14 @@ pub(crate) fn proofs(source: &SourceName) -> String {
 
 /// Returns the name of a proof.
 pub(crate) fn proof(
+    format: Format,
     source: &SourceName,
     drilled_at: Timestamp,
     point: &PointId,
 ) -> Result<ObjectKey, RepositoryError> {
     let micros = drilled_at.0;
-    key(format!("{source}/proof/{micros:020}-{point}.zst"))
+    let end = end(format);
+    key(format!("{source}/proof/{micros:020}-{point}{end}"))
 }
 
 /// Returns PostgreSQL's name of the segment that contains `position`.
@@ -119,8 +171,8 @@ pub(crate) fn read_segment_name(name: &str, segment_bytes: u32) -> Option<(u32, 
 }
 
 /// Reads a tail's name back: first position and the one after its last.
-pub(crate) fn read_tail_name(key: &ObjectKey) -> Option<(Lsn, Lsn)> {
-    let (start, end) = key.name().strip_suffix(".zst")?.split_once('-')?;
+pub(crate) fn read_tail_name(format: Format, key: &ObjectKey) -> Option<(Lsn, Lsn)> {
+    let (start, end) = key.name().strip_suffix(end(format))?.split_once('-')?;
     let number = |text: &str| {
         let whole = text.len() == 16;
         u64::from_str_radix(text, 16)
@@ -137,9 +189,6 @@ fn key(text: String) -> Result<ObjectKey, RepositoryError> {
         what: format!("{error}"),
     })
 }
-
-/// The last part of the name of every manifest.
-const MANIFEST: &str = "manifest.zst";
 
 #[cfg(test)]
 mod tests {
@@ -184,17 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn names_of_bases_sort_by_age_and_tails_say_what_they_cover() {
+    fn names_of_points_sort_by_age_and_tails_say_what_they_cover() {
         let point = PointId::from_random([1; 10]);
         let source = "prod".parse().unwrap();
-        let folder = base_folder(&source, Timestamp(1_777_000_000_000_000), &point);
-        assert_eq!(folder, format!("prod/base/20260424T030640Z-{point}"));
-        let key = manifest(&folder).unwrap();
-        assert_eq!(folder_of_manifest(&key), Some(folder.as_str()));
-        let key = tail(&place(16 << 20), Lsn(0x0100_0028), Lsn(0x0100_2000)).unwrap();
-        assert_eq!(
-            read_tail_name(&key),
-            Some((Lsn(0x0100_0028), Lsn(0x0100_2000)))
-        );
+        let folder = folder(Timestamp(1_777_000_000_000_000), &point);
+        assert_eq!(folder, format!("20260424T030640Z-{point}"));
+        for format in [Format::V1, Format::V2] {
+            let key = manifest(format, &source, &folder).unwrap();
+            assert_eq!(folder_of_manifest(format, &key), Some(folder.as_str()));
+            let range = (Lsn(0x0100_0028), Lsn(0x0100_2000));
+            let key = tail(format, &place(16 << 20), range).unwrap();
+            assert_eq!(read_tail_name(format, &key), Some(range));
+        }
+        let key = map(&source, &folder, 1).unwrap();
+        assert_eq!(folder_of_manifest(Format::V2, &key), None);
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use holdfast_core::{ByteCount, Lsn};
-use holdfast_store::object::{ObjectError, ObjectKey, ObjectStore};
+use holdfast_store::object::{ObjectError, ObjectKey};
 
-use super::format::{self, DETAIL_BYTES, Kind, damaged, length};
-use super::{RepositoryError, WalPlace, layout};
+use super::format::{self, DETAIL_BYTES, Format, Judge, Kind, damaged, length};
+use super::shelf::Shelf;
+use super::{RepositoryError, WalPlace, Writing, layout};
 use crate::limits;
 
 /// A part of the log that is kept somewhere.
@@ -67,12 +68,13 @@ impl Log {
 }
 
 /// Lists what the repository has of a timeline, from names alone.
-pub(crate) fn list(store: &dyn ObjectStore, at: &WalPlace) -> Result<Log, RepositoryError> {
+pub(crate) fn list(shelf: &Shelf, at: &WalPlace) -> Result<Log, RepositoryError> {
     let mut log = Log::default();
     let bytes = u64::from(at.segment_bytes);
     let mut whole = BTreeMap::new();
-    for (key, stored) in store.list(&layout::segments(at))? {
-        let name = key.name().strip_suffix(".zst").unwrap_or_default();
+    let end = layout::end(shelf.format);
+    for (key, stored) in shelf.store.list(&layout::segments(at))? {
+        let name = key.name().strip_suffix(end).unwrap_or_default();
         match layout::read_segment_name(name, at.segment_bytes) {
             Some((timeline, start)) if timeline == at.timeline => {
                 whole.insert(start, ());
@@ -88,8 +90,8 @@ pub(crate) fn list(store: &dyn ObjectStore, at: &WalPlace) -> Result<Log, Reposi
             _ => return Err(damaged(&key, "its name is not one of a segment")),
         }
     }
-    for (key, stored) in store.list(&layout::tails(at))? {
-        let (start, end) = layout::read_tail_name(&key)
+    for (key, stored) in shelf.store.list(&layout::tails(at))? {
+        let (start, end) = layout::read_tail_name(shelf.format, &key)
             .ok_or_else(|| damaged(&key, "its name is not one of a tail"))?;
         let segment = Lsn(start.0 - start.0 % bytes.max(1));
         if !whole.contains_key(&segment) {
@@ -108,7 +110,7 @@ pub(crate) fn list(store: &dyn ObjectStore, at: &WalPlace) -> Result<Log, Reposi
 
 /// Stores a whole segment.
 pub(crate) fn put_segment(
-    store: &dyn ObjectStore,
+    writing: &Writing,
     at: &WalPlace,
     start: Lsn,
     bytes: &[u8],
@@ -121,13 +123,13 @@ pub(crate) fn put_segment(
             bytes.len()
         )));
     }
-    let key = layout::segment(at, start)?;
-    put(store, &key, (Kind::Segment, detail(at, start)), bytes)
+    let key = layout::segment(Format::V2, at, start)?;
+    put(writing, &key, (Kind::Segment, detail(at, start)), bytes)
 }
 
 /// Stores a part of a segment.
 pub(crate) fn put_tail(
-    store: &dyn ObjectStore,
+    writing: &Writing,
     at: &WalPlace,
     start: Lsn,
     bytes: &[u8],
@@ -142,25 +144,25 @@ pub(crate) fn put_tail(
             bytes.len()
         )));
     };
-    let key = layout::tail(at, start, Lsn(end))?;
-    put(store, &key, (Kind::Tail, detail(at, start)), bytes)
+    let key = layout::tail(Format::V2, at, (start, Lsn(end)))?;
+    put(writing, &key, (Kind::Tail, detail(at, start)), bytes)
 }
 
 /// Stores a timeline's history.
 pub(crate) fn put_history(
-    store: &dyn ObjectStore,
+    writing: &Writing,
     at: &WalPlace,
     text: &[u8],
 ) -> Result<(), RepositoryError> {
     holdfast_wire::pg::replication::TimelineHistory::parse(text)
         .map_err(|error| misuse(error.to_string()))?;
-    let key = layout::history(at)?;
-    put(store, &key, (Kind::History, detail(at, Lsn::ZERO)), text)
+    let key = layout::history(Format::V2, at)?;
+    put(writing, &key, (Kind::History, detail(at, Lsn::ZERO)), text)
 }
 
 /// Returns the content of a piece that is in the repository.
 pub(crate) fn read(
-    store: &dyn ObjectStore,
+    shelf: &Shelf,
     at: &WalPlace,
     piece: &Piece,
 ) -> Result<Vec<u8>, RepositoryError> {
@@ -174,12 +176,12 @@ pub(crate) fn read(
             )));
         }
     };
-    let object = store.get(
+    let object = shelf.store.get(
         key,
         ByteCount(u64::from(limits::SEGMENT_BYTES_MAX).saturating_mul(2)),
     )?;
     let limit = ByteCount(u64::from(at.segment_bytes));
-    let (header, content) = format::unseal(key, kind, &object, limit)?;
+    let (header, content) = format::unseal(key, shelf.judge(), kind, &object, limit)?;
     let covers = piece.end.since(piece.start).0;
     if header.detail != detail(at, piece.start) || length(&content) != covers {
         return Err(damaged(
@@ -191,14 +193,11 @@ pub(crate) fn read(
 }
 
 /// Returns the text of a history.
-pub(crate) fn read_history(
-    store: &dyn ObjectStore,
-    at: &WalPlace,
-) -> Result<Vec<u8>, RepositoryError> {
-    let key = layout::history(at)?;
+pub(crate) fn read_history(shelf: &Shelf, at: &WalPlace) -> Result<Vec<u8>, RepositoryError> {
+    let key = layout::history(shelf.format, at)?;
     let limit = ByteCount(limits::NOTE_BYTES);
-    let object = store.get(&key, limit)?;
-    let (header, content) = format::unseal(&key, Kind::History, &object, limit)?;
+    let object = shelf.store.get(&key, limit)?;
+    let (header, content) = format::unseal(&key, shelf.judge(), Kind::History, &object, limit)?;
     if header.detail != detail(at, Lsn::ZERO) {
         return Err(damaged(
             &key,
@@ -209,15 +208,15 @@ pub(crate) fn read_history(
 }
 
 /// Returns the timelines of a cluster that have a history, in order.
-pub(crate) fn histories(
-    store: &dyn ObjectStore,
-    at: &WalPlace,
-) -> Result<Vec<u32>, RepositoryError> {
+pub(crate) fn histories(shelf: &Shelf, at: &WalPlace) -> Result<Vec<u32>, RepositoryError> {
     let mut found = Vec::new();
-    for (key, _) in store.list(&layout::histories(at))? {
-        let name = key.name().strip_suffix(".history.zst").unwrap_or_default();
-        let timeline = u32::from_str_radix(name, 16)
-            .map_err(|_| damaged(&key, "its name is not one of a history"))?;
+    let end = layout::end(shelf.format);
+    for (key, _) in shelf.store.list(&layout::histories(at))? {
+        let name = key.name().strip_suffix(end).unwrap_or_default();
+        let timeline = name
+            .strip_suffix(".history")
+            .and_then(|name| u32::from_str_radix(name, 16).ok())
+            .ok_or_else(|| damaged(&key, "its name is not one of a history"))?;
         found.push(timeline);
     }
     Ok(found)
@@ -225,13 +224,14 @@ pub(crate) fn histories(
 
 /// Stores an object, or makes sure that what is there has the same content.
 fn put(
-    store: &dyn ObjectStore,
+    writing: &Writing,
     key: &ObjectKey,
     (kind, detail): (Kind, [u8; DETAIL_BYTES]),
     content: &[u8],
 ) -> Result<(), RepositoryError> {
+    let store = writing.store.as_ref();
     if store.head(key)?.is_none() {
-        let object = format::seal(kind, detail, content)?;
+        let object = format::seal(&writing.key, key, (kind, detail), content)?;
         match store.create_new(key, &object) {
             Err(ObjectError::Exists(_)) => {}
             stored => return Ok(stored?),
@@ -239,7 +239,11 @@ fn put(
     }
     let limit = ByteCount(u64::from(limits::SEGMENT_BYTES_MAX).saturating_mul(2));
     let there = store.get(key, limit)?;
-    let (header, found) = format::unseal(key, kind, &there, limit)?;
+    let judge = Judge {
+        format: Format::V2,
+        vault: &writing.key.verifying_key(),
+    };
+    let (header, found) = format::unseal(key, judge, kind, &there, limit)?;
     if header.detail == detail && found == content {
         Ok(())
     } else {

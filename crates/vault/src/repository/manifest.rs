@@ -1,28 +1,54 @@
-//! The signed manifest of a base: what files it has and in which frames they are.
+//! The signed manifest of a restore point: what it is of, and the root of its block map.
 
 use data_encoding::HEXLOWER;
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use holdfast_core::{ByteCount, Digest, Lsn, PointId, SourceName, Timestamp};
 use holdfast_store::object::ObjectKey;
 use serde::{Deserialize, Serialize};
 
-use super::format::{self, Fields, HEADER_BYTES, Kind, SIGNATURE_FRAME, damaged};
-use super::{BaseSummary, RepositoryError, Tablespace};
+use super::format::{self, Format, Judge, Kind, damaged};
+use super::map::{MapRecord, NodeRef};
+use super::{PointSummary, PostgresPoint, RepositoryError, Tablespace};
 use crate::limits;
 
-/// What the signature covers before the text.
-const DOMAIN: &str = "holdfast manifest 1\n";
 /// The version of the text.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// A base: everything that is needed to write its data directory.
+/// A restore point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
-    /// Always 1.
+    /// Always 2.
     pub(crate) format: u32,
     pub(crate) point: PointId,
+    pub(crate) parent: Option<PointId>,
     pub(crate) source: SourceName,
+    pub(crate) engine: EngineName,
+    /// Of a PostgreSQL cluster only.
+    pub(crate) postgres: Option<Postgres>,
+    pub(crate) began: Timestamp,
+    pub(crate) ended: Timestamp,
+    /// The root of the block map; a point of nothing has none.
+    pub(crate) root: Option<Root>,
+    /// The objects that the map's nodes are in, in order of their serial numbers.
+    pub(crate) maps: Vec<MapRecord>,
+    pub(crate) totals: Totals,
+}
+
+/// What kind of source a restore point is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EngineName {
+    /// A directory.
+    Directory,
+    /// A PostgreSQL cluster.
+    Postgres,
+}
+
+/// What a manifest knows of a PostgreSQL cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Postgres {
     /// As text, because many readers of JSON keep only 53 bits of a number.
     #[serde(with = "text_number")]
     pub(crate) system_identifier: u64,
@@ -31,155 +57,144 @@ pub(crate) struct Manifest {
     pub(crate) segment_bytes: u32,
     pub(crate) start_lsn: Lsn,
     pub(crate) stop_lsn: Lsn,
-    pub(crate) began: Timestamp,
-    pub(crate) ended: Timestamp,
     pub(crate) tablespaces: Vec<Tablespace>,
-    /// In order; their contents together are the stream that `start` counts in.
-    pub(crate) bundles: Vec<BundleRecord>,
-    /// In the order in which they are to be made.
-    pub(crate) entries: Vec<Entry>,
 }
 
-/// One bundle of a base.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Where the root of a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct BundleRecord {
-    /// From 1.
-    pub(crate) number: u32,
-    /// Bytes of the object.
+pub(crate) struct Root {
+    /// The serial number of the object.
+    pub(crate) map: u32,
+    pub(crate) frame: u32,
+    pub(crate) sha256: Digest,
+}
+
+/// What a restore point adds up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Totals {
+    /// Files.
+    pub(crate) files: u64,
+    /// Bytes of all files.
     pub(crate) bytes: u64,
-    pub(crate) frames: u32,
-    /// Bytes of its frames, decompressed.
-    pub(crate) raw_bytes: u64,
-    /// SHA-256 of its index.
-    pub(crate) index_sha256: Digest,
+    /// Bytes of the bundles and map objects that were written for it.
+    pub(crate) stored: u64,
+    /// The first serial number that no bundle of its line has had.
+    pub(crate) next_bundle: u32,
+    /// The first serial number that no map object of its line has had.
+    pub(crate) next_map: u32,
 }
 
-/// One file, folder or link of the data directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) path: String,
-    pub(crate) mode: u32,
-    #[serde(flatten)]
-    pub(crate) what: What,
+impl From<NodeRef> for Root {
+    fn from(place: NodeRef) -> Self {
+        Self {
+            map: place.map,
+            frame: place.frame,
+            sha256: place.sum,
+        }
+    }
 }
 
-/// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub(crate) enum What {
-    Directory,
-    File {
-        size: u64,
-        /// Position of its first byte in the stream of all bundles.
-        start: u64,
-        sha256: Digest,
-    },
-    Symlink {
-        target: String,
-    },
+impl From<Root> for NodeRef {
+    fn from(root: Root) -> Self {
+        Self {
+            map: root.map,
+            frame: root.frame,
+            sum: root.sha256,
+        }
+    }
 }
 
 impl Manifest {
     /// Returns the object: header, signature, text.
-    pub(crate) fn seal(&self, key: &SigningKey) -> Result<Vec<u8>, RepositoryError> {
+    pub(crate) fn seal(
+        &self,
+        signer: &SigningKey,
+        key: &ObjectKey,
+    ) -> Result<Vec<u8>, RepositoryError> {
         let text = serde_json::to_vec(self).map_err(|error| RepositoryError::Misuse {
             what: error.to_string(),
         })?;
-        let signature = key.sign(&signed_bytes(&text));
-        let before = format::skippable(SIGNATURE_FRAME, &signature.to_bytes());
-        format::seal_signed(Kind::Manifest, [0; 24], &text, &before)
+        format::seal(signer, key, (Kind::Manifest, [0; 24]), &text)
     }
 
     /// Reads an object back: checksum, signature and contents are right, or it is refused.
     pub(crate) fn unseal(
-        object: &ObjectKey,
+        key: &ObjectKey,
         bytes: &[u8],
-        key: &VerifyingKey,
+        vault: &VerifyingKey,
     ) -> Result<Self, RepositoryError> {
-        let limit = ByteCount(limits::MANIFEST_BYTES);
-        let (_, text) = format::unseal(object, Kind::Manifest, bytes, limit)?;
-        let mut fields = Fields(bytes.get(HEADER_BYTES..).unwrap_or_default());
-        let signature = match fields.u32().zip(fields.u32()) {
-            Some((SIGNATURE_FRAME, 64)) => fields.array::<64>(),
-            _ => None,
+        let judge = Judge {
+            format: Format::V2,
+            vault,
         };
-        let signature = signature.ok_or_else(|| damaged(object, "it has no signature"))?;
-        key.verify_strict(&signed_bytes(&text), &Signature::from_bytes(&signature))
-            .map_err(|_| RepositoryError::Signature {
-                key: object.clone(),
-            })?;
+        let limit = ByteCount(limits::NOTE_BYTES);
+        let (_, text) = format::unseal(key, judge, Kind::Manifest, bytes, limit)?;
         let manifest: Self = serde_json::from_slice(&text)
-            .map_err(|error| damaged(object, &format!("its text is not readable: {error}")))?;
+            .map_err(|error| damaged(key, &format!("its text is not readable: {error}")))?;
         if manifest.format != FORMAT {
-            return Err(damaged(object, "its text has another version"));
+            return Err(damaged(key, "its text has another version"));
         }
-        manifest.check(object)?;
+        manifest.check(key)?;
         Ok(manifest)
     }
 
-    /// Returns the base in few words.
-    pub(crate) fn summary(&self) -> BaseSummary {
-        BaseSummary {
+    /// Returns the restore point in few words.
+    pub(crate) fn summary(&self) -> PointSummary {
+        PointSummary {
             point: self.point.clone(),
-            system_identifier: self.system_identifier,
-            major: self.major,
-            timeline: self.timeline,
-            segment_bytes: self.segment_bytes,
-            start_lsn: self.start_lsn,
-            stop_lsn: self.stop_lsn,
+            parent: self.parent.clone(),
+            source: self.source.clone(),
+            postgres: self.postgres.as_ref().map(|postgres| PostgresPoint {
+                system_identifier: postgres.system_identifier,
+                major: postgres.major,
+                timeline: postgres.timeline,
+                segment_bytes: postgres.segment_bytes,
+                start_lsn: postgres.start_lsn,
+                stop_lsn: postgres.stop_lsn,
+                tablespaces: postgres.tablespaces.clone(),
+            }),
+            began: self.began,
             at: self.ended,
-            bytes: ByteCount(self.files_bytes()),
-            stored: ByteCount(self.bundles.iter().map(|bundle| bundle.bytes).sum()),
+            files: self.totals.files,
+            bytes: ByteCount(self.totals.bytes),
+            stored: ByteCount(self.totals.stored),
         }
     }
 
-    /// Returns the bytes of all files together.
-    pub(crate) fn files_bytes(&self) -> u64 {
-        let size = |entry: &Entry| match entry.what {
-            What::File { size, .. } => size,
-            What::Directory | What::Symlink { .. } => 0,
+    /// Checks what a restore relies on.
+    fn check(&self, key: &ObjectKey) -> Result<(), RepositoryError> {
+        let is_of_engine = match self.engine {
+            EngineName::Directory => self.postgres.is_none(),
+            EngineName::Postgres => self.postgres.as_ref().is_some_and(Postgres::is_possible),
         };
-        self.entries.iter().map(size).fold(0, u64::saturating_add)
-    }
-
-    /// Checks what a restore relies on: paths stay inside, files lie within the stream.
-    fn check(&self, object: &ObjectKey) -> Result<(), RepositoryError> {
-        let raw = self
-            .bundles
-            .iter()
-            .try_fold(0_u64, |sum, bundle| sum.checked_add(bundle.raw_bytes));
-        let raw = raw.ok_or_else(|| damaged(object, "its bundles have impossible sizes"))?;
-        let is_segment = (limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX)
-            .contains(&self.segment_bytes)
-            && self.segment_bytes.is_power_of_two();
-        if !is_segment || self.timeline == 0 || self.stop_lsn < self.start_lsn {
+        if !is_of_engine {
             return Err(damaged(
-                object,
+                key,
                 "it has an impossible position or segment size",
             ));
         }
-        let mut seen = std::collections::BTreeSet::new();
-        for entry in &self.entries {
-            let clean = holdfast_wire::pg::basebackup::relative_path(entry.path.as_bytes());
-            let is_clean = clean.as_deref() == Ok(entry.path.as_str()) && !entry.path.is_empty();
-            if !is_clean || !seen.insert(entry.path.as_str()) {
-                return Err(damaged(object, "it names a path that is refused"));
-            }
-            if let What::File { size, start, .. } = entry.what
-                && start.checked_add(size).is_none_or(|end| end > raw)
-            {
-                return Err(damaged(object, "it has a file outside of its bundles"));
-            }
+        let serials: Vec<u32> = self.maps.iter().map(|map| map.serial).collect();
+        let ascends = serials.is_sorted_by(|left, right| left < right);
+        let below = serials.iter().all(|serial| *serial < self.totals.next_map);
+        let has_root = self.root.is_none_or(|root| serials.contains(&root.map));
+        if !ascends || !below || !has_root {
+            return Err(damaged(key, "its block map contradicts itself"));
         }
         Ok(())
     }
 }
 
-fn signed_bytes(text: &[u8]) -> Vec<u8> {
-    let mut bytes = DOMAIN.as_bytes().to_vec();
-    bytes.extend_from_slice(text);
-    bytes
+impl Postgres {
+    /// Says whether positions, timeline and the size of a segment are ones that PostgreSQL can have.
+    fn is_possible(&self) -> bool {
+        let sizes = limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX;
+        sizes.contains(&self.segment_bytes)
+            && self.segment_bytes.is_power_of_two()
+            && self.timeline > 0
+            && self.start_lsn <= self.stop_lsn
+    }
 }
 
 /// Returns the public key that a repository's marker states.
@@ -189,14 +204,14 @@ pub(crate) fn marker_key(text: &str) -> Option<VerifyingKey> {
 }
 
 /// Numbers of 64 bits as text.
-mod text_number {
+pub(super) mod text_number {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(number)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
@@ -207,87 +222,99 @@ mod tests {
     use super::*;
 
     fn key() -> ObjectKey {
-        "prod/base/x/manifest.zst".parse().unwrap()
+        "prod/point/x/manifest.zst.age".parse().unwrap()
+    }
+
+    fn map(serial: u32) -> MapRecord {
+        MapRecord {
+            serial,
+            folder: "x".to_owned(),
+            number: 1,
+            bytes: 500,
+            frames: 3,
+            raw_bytes: 700,
+            index_sha256: Digest::of(b""),
+            live: 3,
+        }
     }
 
     fn manifest() -> Manifest {
         Manifest {
-            format: 1,
+            format: 2,
             point: PointId::from_random([3; 10]),
+            parent: None,
             source: "prod".parse().unwrap(),
-            system_identifier: u64::MAX,
-            major: 18,
-            timeline: 1,
-            segment_bytes: 16 << 20,
-            start_lsn: Lsn(0x0200_0028),
-            stop_lsn: Lsn(0x0200_0100),
+            engine: EngineName::Postgres,
+            postgres: Some(Postgres {
+                system_identifier: u64::MAX,
+                major: 18,
+                timeline: 1,
+                segment_bytes: 16 << 20,
+                start_lsn: Lsn(0x0200_0028),
+                stop_lsn: Lsn(0x0200_0100),
+                tablespaces: Vec::new(),
+            }),
             began: Timestamp(1),
             ended: Timestamp(2),
-            tablespaces: Vec::new(),
-            bundles: vec![BundleRecord {
-                number: 1,
-                bytes: 500,
-                frames: 1,
-                raw_bytes: 10,
-                index_sha256: Digest::of(b""),
-            }],
-            entries: vec![file("PG_VERSION", 0, 3)],
-        }
-    }
-
-    fn file(path: &str, start: u64, size: u64) -> Entry {
-        Entry {
-            path: path.to_owned(),
-            mode: 0o600,
-            what: What::File {
-                size,
-                start,
-                sha256: Digest::of(b""),
+            root: Some(Root {
+                map: 5,
+                frame: 2,
+                sha256: Digest::of(b"root"),
+            }),
+            maps: vec![map(2), map(5)],
+            totals: Totals {
+                files: 1,
+                bytes: 10,
+                stored: 1000,
+                next_bundle: 2,
+                next_map: 6,
             },
         }
     }
 
+    fn signer() -> SigningKey {
+        SigningKey::from_bytes(&[1; 32])
+    }
+
+    fn read(sealed: &[u8]) -> Result<Manifest, RepositoryError> {
+        Manifest::unseal(&key(), sealed, &signer().verifying_key())
+    }
+
     #[test]
     fn a_manifest_is_read_back_with_its_vaults_key_only() {
-        let signing = SigningKey::from_bytes(&[1; 32]);
-        let sealed = manifest().seal(&signing).unwrap();
-        let read = Manifest::unseal(&key(), &sealed, &signing.verifying_key()).unwrap();
-        assert_eq!(read, manifest());
+        let sealed = manifest().seal(&signer(), &key()).unwrap();
+        assert_eq!(read(&sealed).unwrap(), manifest());
         let other = SigningKey::from_bytes(&[2; 32]).verifying_key();
         let refused = Manifest::unseal(&key(), &sealed, &other);
         assert!(matches!(refused, Err(RepositoryError::Signature { .. })));
     }
 
     #[test]
-    fn every_flipped_bit_of_a_manifest_is_found() {
-        let signing = SigningKey::from_bytes(&[1; 32]);
-        let sealed = manifest().seal(&signing).unwrap();
-        for at in 0..sealed.len() * 8 {
-            let mut bad = sealed.clone();
-            bad[at / 8] ^= 1 << (at % 8);
-            let read = Manifest::unseal(&key(), &bad, &signing.verifying_key());
-            assert!(read.is_err(), "bit {at}");
-        }
-    }
-
-    #[test]
-    fn a_signed_manifest_with_a_path_outside_or_a_file_beyond_is_refused() {
-        let signing = SigningKey::from_bytes(&[1; 32]);
-        let refuses = |entries: Vec<Entry>| {
-            let sealed = Manifest {
-                entries,
-                ..manifest()
-            }
-            .seal(&signing)
-            .unwrap();
-            Manifest::unseal(&key(), &sealed, &signing.verifying_key()).is_err()
+    fn a_signed_manifest_that_contradicts_itself_is_refused() {
+        let change = |change: &dyn Fn(&mut Manifest)| {
+            let mut manifest = manifest();
+            change(&mut manifest);
+            read(&manifest.seal(&signer(), &key()).unwrap()).is_err()
         };
-        for path in ["", "..", "../x", "/etc/passwd", "a/../../x", "a//b", "a\0"] {
-            assert!(refuses(vec![file(path, 0, 1)]), "{path}");
+        assert!(!change(&|_| {}));
+        assert!(change(&|manifest| manifest.format = 3));
+        assert!(change(&|manifest| manifest.postgres = None));
+        assert!(change(&|manifest| manifest.engine = EngineName::Directory));
+        assert!(change(&|manifest| manifest.maps.reverse()));
+        assert!(change(&|manifest| manifest.totals.next_map = 5));
+        assert!(change(&|manifest| manifest.maps.truncate(1)));
+        let postgres = |change: fn(&mut Postgres)| {
+            manifest().postgres.map(|mut postgres| {
+                change(&mut postgres);
+                postgres
+            })
+        };
+        for bad in [
+            postgres(|postgres| postgres.timeline = 0),
+            postgres(|postgres| postgres.segment_bytes = 3 << 20),
+            postgres(|postgres| postgres.stop_lsn = Lsn(0)),
+        ] {
+            assert!(change(&|manifest| manifest.postgres = bad.clone()));
         }
-        assert!(refuses(vec![file("a", 0, 11)]));
-        assert!(refuses(vec![file("a", u64::MAX, 1)]));
-        assert!(refuses(vec![file("a", 0, 1), file("a", 1, 1)]));
-        assert!(!refuses(vec![file("a", 0, 10)]));
     }
 }

@@ -5,26 +5,38 @@ use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::{ByteCount, PointId, SignedProof, SourceName};
-use holdfast_store::object::{DirectoryStore, ObjectError, ObjectKey, ObjectStore, Range};
+use holdfast_store::object::{DirectoryStore, ObjectError, ObjectKey, ObjectStore};
 
-use super::bundle::{self, FrameRecord};
-use super::format::{self, Kind, damaged};
+use super::format::{self, Format, Kind, damaged};
 use super::log::{self, Log, Piece};
-use super::manifest::{self, BundleRecord, Manifest};
-use super::{BaseSummary, RepositoryError, WalPlace, layout};
+use super::manifest::{self, Manifest};
+use super::point::Point;
+use super::shelf::Shelf;
+use super::v1::BaseManifest;
+use super::{BaseSummary, PointSummary, RepositoryError, WalPlace, layout};
 use crate::limits;
 
 /// The repository for reading: without the lock, without the writer's key, beside a running vault.
+///
+/// Reads formats 1 and 2 alike. Clones share what was read.
 #[derive(Clone)]
 pub struct Reader {
-    store: Arc<dyn ObjectStore>,
-    key: VerifyingKey,
+    shelf: Arc<Shelf>,
 }
 
-/// A base whose manifest was read and verified.
-pub(crate) struct Base {
-    pub(crate) folder: String,
-    pub(crate) manifest: Manifest,
+/// A manifest that was read and verified.
+pub(crate) enum AnyManifest {
+    V1(Box<BaseManifest>),
+    V2(Box<Manifest>),
+}
+
+impl AnyManifest {
+    fn summary(&self) -> PointSummary {
+        match self {
+            Self::V1(manifest) => manifest.summary(),
+            Self::V2(manifest) => manifest.summary(),
+        }
+    }
 }
 
 impl Reader {
@@ -41,18 +53,32 @@ impl Reader {
             })
         };
         let key = key.map_or_else(stated, Ok)?;
-        Ok(Self::over(Arc::new(store), key))
+        let format = Format::of_marker(store.marker().format);
+        Ok(Self::of_format(Arc::new(store), key, format))
     }
 
-    /// Reads from any store.
+    /// Reads from any store that has format 2.
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, key: VerifyingKey) -> Self {
-        Self { store, key }
+        Self::of_format(store, key, Format::V2)
     }
 
-    /// Returns the key that manifests and proofs are signed with.
+    pub(crate) fn of_format(
+        store: Arc<dyn ObjectStore>,
+        key: VerifyingKey,
+        format: Format,
+    ) -> Self {
+        let shelf = Arc::new(Shelf::new(store, key, format));
+        Self { shelf }
+    }
+
+    /// Returns the key that everything is signed with.
     pub fn key(&self) -> &VerifyingKey {
-        &self.key
+        &self.shelf.vault
+    }
+
+    pub(crate) fn shelf(&self) -> &Arc<Shelf> {
+        &self.shelf
     }
 
     /// Returns the sources that something is kept of, in order of their names.
@@ -61,7 +87,7 @@ impl Reader {
     /// When the store cannot be read.
     pub fn sources(&self) -> Result<Vec<SourceName>, RepositoryError> {
         let mut found: Vec<SourceName> = Vec::new();
-        for (key, _) in self.store.list("")? {
+        for (key, _) in self.shelf.store.list("")? {
             let first = key.as_str().split('/').next().unwrap_or_default();
             if found.last().is_some_and(|last| last.as_str() == first) {
                 continue;
@@ -74,28 +100,54 @@ impl Reader {
         Ok(found)
     }
 
-    /// Returns all bases of a source, oldest first.
+    /// Returns all restore points of a source, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a manifest does not verify.
+    pub fn points(&self, source: &SourceName) -> Result<Vec<PointSummary>, RepositoryError> {
+        let mut found = Vec::new();
+        for key in self.manifests(source)? {
+            found.push(self.summary(source, &key)?);
+        }
+        found.sort_by_key(|point| (point.at, point.postgres.as_ref().map(|p| p.stop_lsn)));
+        Ok(found)
+    }
+
+    /// Returns the restore point with this id.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoPoint`]; when the store cannot be read or its manifest does not verify.
+    pub fn point(&self, source: &SourceName, point: &PointId) -> Result<Point, RepositoryError> {
+        for key in self.manifests(source)?.iter().rev() {
+            let folder = layout::folder_of_manifest(self.shelf.format, key).unwrap_or_default();
+            if layout::letters(folder) == point.as_str() {
+                let manifest = self.manifest(source, key)?;
+                return Point::open(Arc::clone(&self.shelf), key.clone(), manifest);
+            }
+        }
+        Err(RepositoryError::NoPoint(point.clone()))
+    }
+
+    /// Returns all restore points of a PostgreSQL cluster, oldest first.
     ///
     /// # Errors
     /// When the store cannot be read or a manifest does not verify.
     pub fn bases(&self, source: &SourceName) -> Result<Vec<BaseSummary>, RepositoryError> {
-        let mut found = Vec::new();
-        for key in self.manifests(source)? {
-            found.push(self.read_manifest(source, &key)?.manifest.summary());
-        }
-        found.sort_by_key(|base| (base.at, base.stop_lsn));
-        Ok(found)
+        let points = self.points(source)?;
+        Ok(points.iter().filter_map(PointSummary::base).collect())
     }
 
-    /// Returns the newest base of a source.
+    /// Returns the newest restore point of a PostgreSQL cluster.
     ///
     /// # Errors
     /// When the store cannot be read or its manifest does not verify.
     pub fn newest_base(&self, source: &SourceName) -> Result<Option<BaseSummary>, RepositoryError> {
-        match self.manifests(source)?.last() {
-            Some(key) => Ok(Some(self.read_manifest(source, key)?.manifest.summary())),
-            None => Ok(None),
+        for key in self.manifests(source)?.iter().rev() {
+            if let Some(base) = self.summary(source, key)?.base() {
+                return Ok(Some(base));
+            }
         }
+        Ok(None)
     }
 
     /// Returns the proofs that are kept of a source, oldest first; check each with `Proof::verify`.
@@ -103,36 +155,21 @@ impl Reader {
     /// # Errors
     /// When the store cannot be read or an object is damaged.
     pub fn proofs(&self, source: &SourceName) -> Result<Vec<SignedProof>, RepositoryError> {
-        let listed = self.store.list(&layout::proofs(source))?;
+        let listed = self.shelf.store.list(&layout::proofs(source))?;
         listed.iter().map(|(key, _)| self.proof(key)).collect()
     }
 
     pub(super) fn proof(&self, key: &ObjectKey) -> Result<SignedProof, RepositoryError> {
         let limit = ByteCount(limits::NOTE_BYTES);
-        let object = self.store.get(key, limit)?;
-        let (_, text) = format::unseal(key, Kind::Proof, &object, limit)?;
+        let object = self.shelf.store.get(key, limit)?;
+        let (_, text) = format::unseal(key, self.shelf.judge(), Kind::Proof, &object, limit)?;
         serde_json::from_slice(&text)
             .map_err(|error| damaged(key, &format!("its text is not readable: {error}")))
     }
 
-    /// Returns the base with this id.
-    pub(crate) fn base(
-        &self,
-        source: &SourceName,
-        point: &PointId,
-    ) -> Result<Base, RepositoryError> {
-        for key in self.manifests(source)?.iter().rev() {
-            let folder = layout::folder_of_manifest(key).unwrap_or_default();
-            if folder.ends_with(point.as_str()) {
-                return self.read_manifest(source, key);
-            }
-        }
-        Err(RepositoryError::NoPoint(point.clone()))
-    }
-
     /// Lists what is kept of a timeline's log.
     pub(crate) fn log(&self, at: &WalPlace) -> Result<Log, RepositoryError> {
-        log::list(self.store.as_ref(), at)
+        log::list(&self.shelf, at)
     }
 
     /// Returns the bytes of a part of the log.
@@ -141,63 +178,70 @@ impl Reader {
         at: &WalPlace,
         piece: &Piece,
     ) -> Result<Vec<u8>, RepositoryError> {
-        log::read(self.store.as_ref(), at, piece)
+        log::read(&self.shelf, at, piece)
     }
 
     /// Returns the timelines that have a history.
     pub(crate) fn histories(&self, at: &WalPlace) -> Result<Vec<u32>, RepositoryError> {
-        log::histories(self.store.as_ref(), at)
+        log::histories(&self.shelf, at)
     }
 
     /// Returns the history of the timeline `at`.
     pub(crate) fn history(&self, at: &WalPlace) -> Result<Vec<u8>, RepositoryError> {
-        log::read_history(self.store.as_ref(), at)
+        log::read_history(&self.shelf, at)
     }
 
-    /// Returns the frames of a bundle, checked against the manifest.
-    pub(crate) fn frames(
-        &self,
-        base: &Base,
-        record: &BundleRecord,
-    ) -> Result<(ObjectKey, Vec<FrameRecord>), RepositoryError> {
-        let key = layout::bundle(&base.folder, record.number)?;
-        let found = self.store.head(&key)?;
-        if found != Some(ByteCount(record.bytes)) {
-            return Err(match found {
-                None => ObjectError::Missing(key).into(),
-                Some(_) => damaged(&key, "it does not have the length that the manifest says"),
-            });
-        }
-        let length = bundle::index_bytes(record);
-        let offset = record
-            .bytes
-            .saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
-        let head = self.store.get_range(&key, bundle::head_range())?;
-        let tail = self.store.get_range(&key, Range { offset, length })?;
-        let point = &base.manifest.point;
-        let frames = bundle::read_index(&key, point, record, (&head, &tail))?;
-        Ok((key, frames))
-    }
-
-    /// Returns the stored bytes of frames that follow each other in a bundle.
-    pub(crate) fn stored(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, RepositoryError> {
-        Ok(self.store.get_range(key, range)?)
-    }
-
+    /// Returns the names of all manifests of a source, oldest first.
     fn manifests(&self, source: &SourceName) -> Result<Vec<ObjectKey>, RepositoryError> {
-        let mut listed = self.store.list(&layout::bases(source))?;
-        listed.retain(|(key, _)| layout::folder_of_manifest(key).is_some());
+        let format = self.shelf.format;
+        let mut listed = self.shelf.store.list(&layout::points(format, source))?;
+        listed.retain(|(key, _)| layout::folder_of_manifest(format, key).is_some());
         Ok(listed.into_iter().map(|(key, _)| key).collect())
     }
 
-    fn read_manifest(&self, source: &SourceName, key: &ObjectKey) -> Result<Base, RepositoryError> {
-        let object = self.store.get(key, ByteCount(limits::MANIFEST_BYTES))?;
-        let manifest = Manifest::unseal(key, &object, &self.key)?;
-        let folder = layout::base_folder(source, manifest.began, &manifest.point);
-        // A signed manifest of another base or source that was copied here is not this one.
-        if manifest.source != *source || layout::folder_of_manifest(key) != Some(folder.as_str()) {
-            return Err(damaged(key, "it is the manifest of another base"));
+    fn summary(
+        &self,
+        source: &SourceName,
+        key: &ObjectKey,
+    ) -> Result<PointSummary, RepositoryError> {
+        if let Some(summary) = self.shelf.summaries.get(key) {
+            return Ok(summary.as_ref().clone());
         }
-        Ok(Base { folder, manifest })
+        let summary = self.manifest(source, key)?.summary();
+        let kept = Arc::new(summary.clone());
+        self.shelf.summaries.insert(key.clone(), kept, 1);
+        Ok(summary)
+    }
+
+    fn manifest(
+        &self,
+        source: &SourceName,
+        key: &ObjectKey,
+    ) -> Result<AnyManifest, RepositoryError> {
+        let shelf = &self.shelf;
+        let read = |limit: u64| shelf.store.get(key, ByteCount(limit));
+        let (found, folder, manifest) = match shelf.format {
+            Format::V1 => {
+                let object = read(limits::MANIFEST_V1_BYTES)?;
+                let manifest = BaseManifest::unseal(key, &object, &shelf.vault)?;
+                let (source, folder) = manifest.place();
+                (source.clone(), folder, AnyManifest::V1(manifest.into()))
+            }
+            Format::V2 => {
+                let object = read(limits::NOTE_BYTES)?;
+                let manifest = Manifest::unseal(key, &object, &shelf.vault)?;
+                let folder = layout::folder(manifest.began, &manifest.point);
+                (
+                    manifest.source.clone(),
+                    folder,
+                    AnyManifest::V2(manifest.into()),
+                )
+            }
+        };
+        // A signed manifest of another point or source that was copied here is not this one.
+        if found != *source || layout::folder_of_manifest(shelf.format, key) != Some(&folder) {
+            return Err(damaged(key, "it is the manifest of another restore point"));
+        }
+        Ok(manifest)
     }
 }

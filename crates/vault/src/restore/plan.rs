@@ -8,8 +8,7 @@ use holdfast_wire::pg::replication::TimelineHistory;
 
 use super::{Place, RestoreError, RestoreRequest, RestoreTarget};
 use crate::repository::log::{Log, Origin, Piece};
-use crate::repository::reader::Base;
-use crate::repository::{BaseSummary, Reader, RepositoryError, WalPlace};
+use crate::repository::{BaseSummary, Point, Reader, RepositoryError, WalPlace};
 use crate::watch::DESTRUCTION_SEEN;
 
 /// Where recovery stops.
@@ -39,7 +38,9 @@ pub(super) struct Stretch {
 /// Everything that a restore needs to know.
 pub(super) struct Plan {
     pub(super) reader: Reader,
-    pub(super) base: Base,
+    pub(super) base: BaseSummary,
+    /// The same, with its files.
+    pub(super) point: Point,
     pub(super) stop: Stop,
     /// In order; the last one's end is the end of the log.
     pub(super) stretches: Vec<Stretch>,
@@ -90,11 +91,12 @@ impl Plan {
             });
             return Err(target.refused("nothing that is kept reaches back so far", nearest));
         };
-        let base = reader.base(&request.source, &chosen.point)?;
+        let point = reader.point(&request.source, &chosen.point)?;
         let (stretches, is_cut) = stretches(place, &reader, chosen, &request.source)?;
         let plan = Self {
             reader,
-            base,
+            base: chosen.clone(),
+            point,
             stop,
             stretches,
             is_cut,

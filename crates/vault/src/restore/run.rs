@@ -43,7 +43,7 @@ pub(crate) fn restore_locally(
 ) -> Result<(Restored, Option<LocalServer>), RestoreError> {
     let clock = Watch::start(progress);
     let plan = Plan::make(place, request, system_clock()())?;
-    let major = plan.base.manifest.major;
+    let major = plan.base.major;
     let programs = choose_programs(place, request, major)?;
     let port = match request.start {
         Start::Yes { port } => server::choose_port(port, &request.into)?,
@@ -66,7 +66,7 @@ pub(crate) fn restore_locally(
     let files_s = clock.seconds();
     let mut restored = Restored {
         source: request.source.clone(),
-        point: plan.base.manifest.point.clone(),
+        point: plan.base.point.clone(),
         at: request.at.to_string(),
         directory: request.into.clone(),
         wal_end: brought.end,
@@ -135,7 +135,7 @@ fn write(
     files::make_directory(into, owner)?;
     files::make_folder(&into.join("pg_wal"), owner)?;
     let log_bytes: u64 = plan.stretches.iter().map(|s| s.to.since(s.from).0).sum();
-    let total = plan.base.manifest.files_bytes().saturating_add(log_bytes);
+    let total = plan.base.bytes.0.saturating_add(log_bytes);
     clock.total.store(total, Ordering::Relaxed);
     std::thread::scope(|scope| {
         let bringing = scope.spawn(|| {
@@ -143,7 +143,7 @@ fn write(
                 clock.tell(RestorePhase::Wal, bytes)
             })
         });
-        let written = files::write_all(plan, into, owner, &|bytes| {
+        let written = files::write_all(&plan.point, into, owner, &|bytes| {
             clock.tell(RestorePhase::Files, bytes);
         });
         let brought = bringing.join().map_err(|_| files::thread_gone())?;
@@ -175,7 +175,7 @@ fn settled_stop(
         (Stop::Before(lsn) | Stop::Lsn(lsn), _) if lsn >= brought.end => Stop::End,
         (stop, _) => stop,
     };
-    match tablespace::endangered(&brought.tablespaces, stop, plan.base.manifest.major) {
+    match tablespace::endangered(&brought.tablespaces, stop, plan.base.major) {
         None => Ok(stop),
         Some(made) => {
             let why = format!(

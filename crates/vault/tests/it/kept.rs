@@ -4,15 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use holdfast_core::{Digest, Lsn, PointId};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{Installation, Server};
 use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
-    BaseEnd, BaseStart, BaseWriter, FileEntry, FileKind, Place, PostgresConfig, Repository,
-    RepositoryError, RestoreError, RestoreRequest, RestoreTarget, Restored, Start, WalPlace,
-    restore, system_clock,
+    EngineStart, FileEntry, FileKind, FileMeta, Place, PointEnd, PointStart, PointWriter,
+    PostgresConfig, PostgresStart, Repository, RepositoryError, RestoreError, RestoreRequest,
+    RestoreTarget, Restored, Start, WalPlace, restore, system_clock,
 };
 use holdfast_wire::pg::basebackup::BackupManifest;
 use tokio_postgres::NoTls;
@@ -117,25 +118,28 @@ impl Kept {
     }
 
     /// Begins a base of what was taken and returns what its end needs.
-    pub fn begin(&self, taken: &Path) -> (BaseWriter, BaseEnd) {
+    pub fn begin(&self, taken: &Path) -> (PointWriter, PointEnd) {
         let backup_manifest = fs::read(taken.join("backup_manifest")).unwrap();
         let manifest = BackupManifest::parse(&backup_manifest).unwrap();
         let range = manifest.wal[0];
         let writer = self
             .repository
-            .begin_base(BaseStart {
+            .begin_point(PointStart {
                 source: self.at.source.clone(),
-                system_identifier: self.at.system_identifier,
-                major: self.server.installation().major,
-                timeline: range.timeline,
-                start_lsn: range.start,
-                segment_bytes: SEGMENT,
-                tablespaces: Vec::new(),
+                engine: EngineStart::Postgres(PostgresStart {
+                    system_identifier: self.at.system_identifier,
+                    major: self.server.installation().major,
+                    timeline: range.timeline,
+                    start_lsn: range.start,
+                    segment_bytes: SEGMENT,
+                    tablespaces: Vec::new(),
+                }),
+                parent: None,
             })
             .unwrap();
-        let end = BaseEnd {
+        let end = PointEnd::Postgres {
             stop_lsn: range.end,
-            backup_manifest,
+            backup_manifest: Some(backup_manifest),
         };
         (writer, end)
     }
@@ -286,7 +290,7 @@ impl Drop for Running {
 
 /// Puts all files below `folder` into a base.
 pub fn put_files(
-    writer: &mut BaseWriter,
+    writer: &mut PointWriter,
     root: &Path,
     folder: &Path,
 ) -> Result<(), RepositoryError> {
@@ -321,7 +325,7 @@ pub fn put_files(
 }
 
 fn put(
-    writer: &mut BaseWriter,
+    writer: &mut PointWriter,
     path: &str,
     kind: FileKind,
     content: &[u8],
@@ -330,6 +334,7 @@ fn put(
         path: path.to_owned(),
         kind,
         mode: 0o600,
+        meta: FileMeta::default(),
     })?;
     // Odd pieces, as a network gives them.
     for piece in content.chunks(70_001) {
@@ -409,10 +414,10 @@ pub fn server_manifest(taken: &Path, identifier: u64, start: &str, stop: &str) -
             }
             let content = fs::read(&path).unwrap();
             files.push(format!(
-                "{{ \"Path\": {:?}, \"Size\": {}, \"Checksum-Algorithm\": \"SHA256\", \"Checksum\": \"{}\" }}",
+                "{{ \"Path\": {:?}, \"Size\": {}, \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{}\" }}",
                 path.strip_prefix(taken).unwrap(),
                 content.len(),
-                Digest::of(&content)
+                HEXLOWER.encode(&crc32c::crc32c(&content).to_le_bytes())
             ));
         }
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 use holdfast_core::{Coded, Lsn, PointId, Timestamp};
 use holdfast_vault::{
-    BaseEnd, BaseStart, Place, PostgresConfig, Reader, Repository, RestoreError, RestoreRequest,
-    RestoreTarget, Start, WalPlace, points, restore, system_clock,
+    EngineStart, Place, PointEnd, PointStart, PostgresConfig, PostgresStart, Reader, Repository,
+    RestoreError, RestoreRequest, RestoreTarget, Start, WalPlace, points, restore, system_clock,
 };
 use tempfile::TempDir;
 
@@ -59,15 +59,18 @@ fn taken(folder: &Path) -> PathBuf {
     taken
 }
 
-fn start() -> BaseStart {
-    BaseStart {
+fn start() -> PointStart {
+    PointStart {
         source: at().source,
-        system_identifier: 77,
-        major: 18,
-        timeline: 1,
-        start_lsn: START,
-        segment_bytes: SEGMENT,
-        tablespaces: Vec::new(),
+        engine: EngineStart::Postgres(PostgresStart {
+            system_identifier: 77,
+            major: 18,
+            timeline: 1,
+            start_lsn: START,
+            segment_bytes: SEGMENT,
+            tablespaces: Vec::new(),
+        }),
+        parent: None,
     }
 }
 
@@ -77,11 +80,11 @@ fn filled(folder: &Path) -> (Repository, PointId) {
         Repository::open_writer(&folder.join("repository"), key(), system_clock()).unwrap();
     let taken = taken(folder);
     let manifest = server_manifest(&taken, 77, &START.to_string(), &STOP.to_string());
-    let mut writer = repository.begin_base(start()).unwrap();
+    let mut writer = repository.begin_point(start()).unwrap();
     put_files(&mut writer, &taken, Path::new("")).unwrap();
-    let end = BaseEnd {
+    let end = PointEnd::Postgres {
         stop_lsn: STOP,
-        backup_manifest: manifest,
+        backup_manifest: Some(manifest),
     };
     let point = writer.finish(end).unwrap();
     let segment: Vec<u8> = (0..SEGMENT).map(|n| n.to_le_bytes()[1]).collect();
@@ -124,7 +127,7 @@ fn objects(folder: &Path) -> Vec<PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "zst") {
+            } else if path.extension().is_some_and(|end| end == "age") {
                 found.push(path);
             }
         }
@@ -167,7 +170,7 @@ fn a_flipped_bit_or_a_cut_in_any_object_is_found_and_the_object_named() {
     drop(filled(folder.path()));
     let mut number = 0;
     let all = objects(&folder.path().join("repository"));
-    assert_eq!(all.len(), 5, "{all:?}");
+    assert_eq!(all.len(), 6, "{all:?}");
     for path in all {
         let good = fs::read(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -197,7 +200,7 @@ fn an_interrupted_base_leaves_no_restore_point() {
     let directory = folder.path().join("repository");
     let repository = Repository::open_writer(&directory, key(), system_clock()).unwrap();
     let taken = taken(folder.path());
-    let mut writer = repository.begin_base(start()).unwrap();
+    let mut writer = repository.begin_point(start()).unwrap();
     put_files(&mut writer, &taken, Path::new("")).unwrap();
     drop(writer);
     assert_eq!(repository.newest_base(&at().source).unwrap(), None);
@@ -215,11 +218,11 @@ fn a_base_that_is_not_what_postgresql_says_is_refused_and_the_file_named() {
     for (name, content) in [("base/5/page", vec![9; 8192]), ("base/5/one", vec![1, 2])] {
         let good = fs::read(taken.join(name)).unwrap();
         fs::write(taken.join(name), content).unwrap();
-        let mut writer = repository.begin_base(start()).unwrap();
+        let mut writer = repository.begin_point(start()).unwrap();
         put_files(&mut writer, &taken, Path::new("")).unwrap();
-        let end = BaseEnd {
+        let end = PointEnd::Postgres {
             stop_lsn: STOP,
-            backup_manifest: manifest.clone(),
+            backup_manifest: Some(manifest.clone()),
         };
         let refused = writer.finish(end).unwrap_err();
         assert_eq!(refused.code().as_str(), "ZI304");
@@ -317,11 +320,11 @@ fn a_full_disk_is_told_and_leaves_no_manifest() {
         let repository = Repository::open_writer(&directory, key(), system_clock()).unwrap();
         let taken = taken(folder.path());
         let manifest = server_manifest(&taken, 77, &START.to_string(), &STOP.to_string());
-        let mut writer = repository.begin_base(start()).unwrap();
+        let mut writer = repository.begin_point(start()).unwrap();
         put_files(&mut writer, &taken, Path::new("")).unwrap();
-        let end = BaseEnd {
+        let end = PointEnd::Postgres {
             stop_lsn: STOP,
-            backup_manifest: manifest,
+            backup_manifest: Some(manifest),
         };
         let full = writer.finish(end).unwrap_err();
         assert_eq!(full.code().as_str(), "ZS252", "{full}");
@@ -354,7 +357,7 @@ fn spans_say_from_where_to_where_and_what_they_occupy() {
     assert_eq!(span.points, [point]);
     let bundles = objects(&folder.path().join("repository")).into_iter();
     let sizes = bundles
-        .filter(|path| !path.ends_with("manifest.zst"))
+        .filter(|path| !path.ends_with("manifest.zst.age"))
         .map(|path| fs::metadata(path).unwrap().len());
     assert_eq!(span.bytes.0, sizes.sum::<u64>());
 }

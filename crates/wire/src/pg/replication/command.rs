@@ -23,12 +23,12 @@ pub fn base_backup(options: &BaseBackupOptions<'_>) -> String {
     if options.major >= 15 {
         format!(
             "BASE_BACKUP (LABEL {label}, PROGRESS true, CHECKPOINT 'fast', WAIT false, WAL false, \
-             TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256', TARGET 'client')"
+             TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C', TARGET 'client')"
         )
     } else {
         format!(
             "BASE_BACKUP LABEL {label} PROGRESS FAST NOWAIT TABLESPACE_MAP MANIFEST 'yes' \
-             MANIFEST_CHECKSUMS 'SHA256'"
+             MANIFEST_CHECKSUMS 'CRC32C'"
         )
     }
 }
