@@ -139,6 +139,7 @@ codes! {
     ZS303 "the spool's disk is full",
     ZS304 "the spool cannot be read or written",
     ZS305 "the restored server did not come into service",
+    ZS311 "the vault's replication slot is in use",
     ZU301 "a setting of the source is missing",
     ZU302 "the source's version is not supported",
     ZU303 "the connection string is not usable",

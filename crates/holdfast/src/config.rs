@@ -156,6 +156,9 @@ pub struct SourceConfig {
     /// Whether commits wait until the vault has them on disk.
     #[serde(default)]
     pub synchronous: bool,
+    /// Where the vault must have a position before the source is told so: `spool` or `repository`.
+    #[serde(default)]
+    pub ack: holdfast_vault::AckAt,
     /// What providers call the things that carry this source, as `kind:name`, such as `railway:volume:3d2c…`.
     #[serde(default)]
     pub resources: Vec<String>,

@@ -1,7 +1,7 @@
 //! A vault for one source, as small as it can be: captures until SIGTERM and writes its status to a file.
 //!
-//! `capture_one STATE REPOSITORY STATUS asynchronous|synchronous`, and the connection string in
-//! `SOURCE_URL`, so that no password is in the process list. Folders with PostgreSQL's programs, for
+//! `capture_one STATE REPOSITORY STATUS asynchronous|synchronous [spool|repository]`, and the connection
+//! string in `SOURCE_URL`, so that no password is in the process list. Folders with PostgreSQL's programs, for
 //! drills, may be named in `PROGRAMS`.
 
 use std::error::Error;
@@ -24,10 +24,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let (state, repository, status) = (path()?, path()?, path()?);
     let mode = arguments.next().ok_or("the mode is missing")?;
+    let ack = arguments.next().unwrap_or_else(|| "spool".into());
     let source = SourceConfig {
         name: "prod".parse()?,
         url: std::env::var("SOURCE_URL")?.parse()?,
         mode: mode.to_string_lossy().parse()?,
+        ack: ack.to_string_lossy().parse()?,
         assertions: Vec::new(),
     };
     let clock = system_clock();

@@ -1,33 +1,42 @@
 //! Capture of one source: its log into the spool, the spool into the repository, base backups.
 //!
-//! Three threads, because each waits for something else: the stream for the source and the spool's
-//! disk, shipping for the repository, a base backup for both. None of them can hold up the stream.
+//! The stream has a thread, because it waits for the source and for the spool's disk, and shipping
+//! another. Both sleep while the source is quiet. A base backup takes a thread only while it is taken.
+//! None of them can hold up the stream.
 
 mod base;
 mod error;
+mod links;
 mod prepare;
 mod ship;
+mod slot;
 mod stream;
 
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_core::ledger::Draft;
 use holdfast_core::{Coded, Lsn, Principal, Timestamp};
 use holdfast_store::ledger::Ledger;
 use holdfast_wire::pg::wal::{WalReader, WalShape};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use error::CaptureError;
+pub(crate) use links::Waker;
+pub(crate) use ship::Budget;
 
 use crate::config::Clock;
 use crate::limits;
 use crate::repository::{Repository, RepositoryError, WalPlace};
 use crate::source::explain;
-use crate::spool::{Cluster, Segment, Spool, Stored};
+use crate::spool::{Cluster, Segment, Spool, SpoolError, Stored};
 use crate::standing::{Standing, trouble};
-use crate::status::CaptureState;
+use crate::status::{CaptureState, ProofStatus};
+use links::Links;
 use stream::Ended;
 
 /// Everything that capture of one source needs.
@@ -38,30 +47,95 @@ pub(crate) struct Capture {
     pub(crate) repository: Repository,
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
+    pub(crate) links: Arc<Links>,
+    pub(crate) budget: Budget,
     pub(crate) stop: CancellationToken,
 }
 
+/// A thread of ours, and word of its end.
+struct Part {
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Part {
+    fn begin(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let (ends, ended) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || {
+            let _ends = ends;
+            work();
+        })?;
+        Ok(Self { thread, ended })
+    }
+
+    async fn ended(self) {
+        // Its half of the channel is dropped, whatever ends it.
+        let _ = self.ended.await;
+        if self.thread.join().is_err() {
+            tracing::error!("a part of capture ended by a defect");
+        }
+    }
+}
+
+/// Lets the shipper end when the stream has ended, whatever ended it.
+struct EndsStream<'a>(&'a Capture);
+
+impl Drop for EndsStream<'_> {
+    fn drop(&mut self) {
+        self.0.links.board.end();
+    }
+}
+
 impl Capture {
+    /// Makes the links between the parts of one source's capture.
+    pub(crate) fn links(spool: &Spool) -> Result<Arc<Links>, SpoolError> {
+        let failed = |source| SpoolError::Io {
+            step: "make a signal for",
+            path: spool.folder().to_owned(),
+            source,
+        };
+        Links::new().map(Arc::new).map_err(failed)
+    }
+
     /// Captures until told to stop; returns when everything that arrived is in the repository, or at
     /// least in the spool.
     pub(crate) async fn run(self) {
-        let (alive, ended) = mpsc::channel::<()>();
-        let (streamer, shipper, baser) = (self.clone(), self.clone(), self);
-        let stream = tokio::task::spawn_blocking(move || {
-            streamer.stream_until_stopped();
-            drop(alive);
+        let (stop, links) = (self.stop.clone(), Arc::clone(&self.links));
+        let waking = tokio::spawn(async move {
+            stop.cancelled().await;
+            links.stream.wake();
         });
-        let ship = tokio::task::spawn_blocking(move || shipper.ship_until(&ended));
-        let base = tokio::task::spawn_blocking(move || baser.base_until_stopped());
-        for task in [stream, ship, base] {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a part of capture ended");
+        let name = self.standing.config.name.clone();
+        let (streamer, shipper, runtime) = (self.clone(), self.clone(), Handle::current());
+        let stream = Part::begin(&format!("stream {name}"), move || {
+            let _ends = EndsStream(&streamer);
+            streamer.stream_until_stopped();
+        });
+        let ship = Part::begin(&format!("ship {name}"), move || {
+            shipper.ship_until_ended(runtime);
+        });
+        if stream.is_err() {
+            self.links.board.end();
+        }
+        let parts = [stream, ship];
+        if parts.iter().all(Result::is_ok) {
+            self.base_until_stopped().await;
+        }
+        for part in parts {
+            match part {
+                Ok(part) => part.ended().await,
+                Err(error) => tracing::error!(source = %name, %error, "no thread for capture"),
             }
         }
+        waking.abort();
     }
 
     /// Finds out from the spool what of it can be trusted before the source was asked.
     pub(crate) fn recall(&self) -> Result<(), CaptureError> {
+        // Only a base behind the last hole is continued by today's log.
+        let log_from = self.spool.unbroken_from()?;
+        self.standing.facts().log_from = log_from;
         let point = self.newest_point()?;
         self.standing.facts().point = point;
         let Some(cluster) = self.spool.cluster()? else {
@@ -72,11 +146,9 @@ impl Capture {
         let Some(newest) = stored.last() else {
             return Ok(());
         };
-        let kept = self.log_end(&cluster, newest.segment.timeline)?;
         let whole = self.whole_records(&cluster, newest)?;
         let mut facts = self.standing.facts();
         facts.system_identifier = Some(cluster.system_identifier);
-        let mut run: Option<(Segment, Lsn)> = None;
         for (index, one) in stored.iter().enumerate() {
             let is_newest = index.checked_add(1) == Some(stored.len());
             // Only the newest segment can be torn: of it, whole records alone are trusted.
@@ -84,19 +156,6 @@ impl Capture {
             facts.logs.insert(one.segment.timeline, end);
             facts.timeline = one.segment.timeline;
             facts.flushed = end;
-            let continues = run.is_some_and(|(first, end)| {
-                first.timeline == one.segment.timeline && end == one.segment.start
-            });
-            let first = run
-                .filter(|_| continues)
-                .map_or(one.segment, |(first, _)| first);
-            run = Some((first, one.end()));
-        }
-        // A hole that was there before: only a base behind it is continued by today's log.
-        if let (Some((first, _)), Some(kept)) = (run, kept)
-            && kept < first.start
-        {
-            facts.log_from = first.start;
         }
         Ok(())
     }
@@ -134,14 +193,13 @@ impl Capture {
                         wait = limits::BACKOFF_MIN;
                     }
                     self.failed(error);
-                    self.pause(wait);
+                    self.rest(wait);
                     wait = wait.saturating_mul(2).min(limits::BACKOFF_MAX);
                 }
             }
         }
         let mut facts = self.standing.facts();
-        let now = self.now();
-        facts.stopped_at.get_or_insert(now);
+        facts.stopped_at.get_or_insert_with(Instant::now);
         facts.state = CaptureState::Disconnected;
     }
 
@@ -158,28 +216,55 @@ impl Capture {
             CaptureState::Disconnected
         };
         if let CaptureError::Missing { .. } = error {
-            self.standing.facts().missing = true;
+            let after = {
+                let mut facts = self.standing.facts();
+                facts.missing = true;
+                facts.flushed
+            };
             self.note("source.log_missing", |draft| {
-                draft.with("after", self.standing.facts().flushed.to_string())
+                draft.with("after", after.to_string())
             });
         }
         let trouble = trouble(&error);
-        if self.standing.stopped(state, trouble.clone(), self.now()) {
+        if self.standing.stopped(state, trouble.clone()) {
             let source = self.standing.config.name.as_str();
             tracing::warn!(source, code = trouble.code, "{}", trouble.what);
         }
     }
 
     /// Notes that the stream runs from a segment on.
-    fn streaming(&self, from: Segment) {
+    fn streaming(&self, from: Segment) -> Result<(), CaptureError> {
+        let is_broken = self.standing.facts().missing;
+        if is_broken {
+            // Before anything behind the hole can be taken for a continuation of what is before it.
+            self.spool.keep_unbroken_from(from.start)?;
+        }
         let mut facts = self.standing.facts();
-        if facts.missing {
+        if is_broken {
             facts.missing = false;
             facts.log_from = from.start;
+            // No base is continued and nothing is proven until there is a new one.
+            facts.point = None;
+            facts.proof = None;
+            facts.proof_status = ProofStatus::default();
+            facts.base_trouble = Some(trouble(&CaptureError::Broken { from: from.start }));
         }
         facts.state = CaptureState::Streaming;
         facts.trouble = None;
         facts.stopped_at = None;
+        facts.slot_taken_since = None;
+        drop(facts);
+        self.links.base.notify_one();
+        Ok(())
+    }
+
+    /// Waits before the stream begins again, unless we are told to stop.
+    fn rest(&self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        while !self.stop.is_cancelled() && Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.links.stream.wait(left);
+        }
     }
 
     fn pause(&self, wait: Duration) {

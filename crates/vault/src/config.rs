@@ -51,6 +51,38 @@ impl FromStr for AckMode {
     }
 }
 
+/// Where a position must be kept before the source is told that it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckAt {
+    /// In the repository: what was acknowledged survives the loss of the vault's machine too.
+    Repository,
+    /// On the vault's own disk; the repository has it about a second later.
+    #[default]
+    Spool,
+}
+
+impl fmt::Display for AckAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Repository => "repository",
+            Self::Spool => "spool",
+        })
+    }
+}
+
+impl FromStr for AckAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "repository" => Ok(Self::Repository),
+            "spool" => Ok(Self::Spool),
+            _ => Err("`ack` is `spool` or `repository`".to_owned()),
+        }
+    }
+}
+
 /// A question about the data that the user wants every drill to ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assertion {
@@ -71,6 +103,8 @@ pub struct SourceConfig {
     pub url: ConnectionUrl,
     /// How commits wait.
     pub mode: AckMode,
+    /// Where a position must be kept before it is acknowledged.
+    pub ack: AckAt,
     /// What drills ask besides the structural checks.
     pub assertions: Vec<Assertion>,
 }

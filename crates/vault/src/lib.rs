@@ -26,7 +26,8 @@ pub mod vault;
 pub mod watch;
 
 pub use config::{
-    AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig, system_clock,
+    AckAt, AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig,
+    system_clock,
 };
 pub use drill::{DrillError, DrillRecord, drills};
 pub use points::points;

@@ -10,18 +10,34 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
 pub const BASE_SILENCE: Duration = Duration::from_secs(600);
 /// How often a waiting reader looks at whether it should stop.
 pub const POLL: Duration = Duration::from_millis(200);
+/// How long our slot may be in use by somebody before it counts as taken: longer than PostgreSQL's
+/// `wal_sender_timeout` of one minute, after which it notices that a stream of ours is dead.
+pub const SLOT_TAKEN_WAIT: Duration = Duration::from_secs(75);
+/// The longest name of a slot, in bytes.
+pub const SLOT_NAME_BYTES: usize = 63;
 /// How long a WAL stream may send nothing before it counts as dead.
 pub const STREAM_SILENCE: Duration = Duration::from_secs(60);
 /// How often the source is told our position while nothing happens.
-pub const STATUS_EVERY: Duration = Duration::from_secs(5);
+pub const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// How long a WAL stream may send nothing before the source is asked for a sign of life.
+pub const STREAM_QUIET: Duration = Duration::from_secs(20);
 /// The first wait before connecting again; it doubles up to [`BACKOFF_MAX`].
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest wait before connecting again.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// The most rows that an answer to a question of ours may have.
 pub const ANSWER_ROWS: usize = 200_000;
-/// How often WAL that is not yet in the repository is put there.
+/// How often WAL that is not yet in the repository is put there, unless commits wait for it.
 pub const SHIP_EVERY: Duration = Duration::from_millis(800);
+/// Tails of one source that are on their way into the repository at once: a store that takes seconds
+/// for each does not make the next one late.
+pub const TAILS_ON_THEIR_WAY: usize = 8;
+/// The same where commits wait for them: few, so that many commits share one.
+pub const TAILS_WAITED_FOR: usize = 2;
+/// Whole segments of one source that are on their way at once.
+pub const SEGMENTS_ON_THEIR_WAY: usize = 2;
+/// Memory for what is on its way into the repository, of all sources together.
+pub const SHIPPING_BYTES: usize = 128 << 20;
 /// Transactions whose doings are followed through the log at once.
 pub const WATCHED_TRANSACTIONS: usize = 65_536;
 /// Catalog rows of one transaction that are remembered.
@@ -95,6 +111,9 @@ pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
 pub const NOTE_BYTES: u64 = 4 << 20;
 /// When a drill that could not be run is tried again.
 pub const DRILL_AGAIN: Duration = Duration::from_secs(30);
+/// The longest time until it is looked again whether a drill is due; a clock that jumped is noticed
+/// by then.
+pub const DRILL_LOOK: Duration = Duration::from_secs(30);
 /// How often a drill looks at its server.
 pub const DRILL_POLL: Duration = Duration::from_millis(20);
 /// How long a drill's server may take to stop.

@@ -189,7 +189,7 @@ impl Repository {
     /// Returns the end of the log that is kept of this timeline, or `None` when nothing is.
     ///
     /// The log from the newest base of the timeline on is followed to its first hole; without a base,
-    /// the end of the last run without holes is returned.
+    /// the end of the first run without holes is returned.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -200,7 +200,7 @@ impl Repository {
         };
         let base = self.reader.bases(&at.source)?.into_iter().rfind(is_here);
         let followed = base.and_then(|base| log.end_from(base.start_lsn));
-        Ok(followed.or_else(|| log.runs().last().map(|run| run.1)))
+        Ok(followed.or_else(|| log.runs().first().map(|run| run.1)))
     }
 
     /// Returns the newest base of a source.

@@ -11,9 +11,9 @@ pub use synchronous::{Synchronous, disable_synchronous, enable_synchronous};
 pub use url::{ConnectionUrl, SslMode, UrlError};
 
 pub(crate) use check::{MAJOR_MAX, MAJOR_MIN, explain};
-pub(crate) use connection::{Connection, Purpose, Reply};
+pub(crate) use connection::{APPLICATION_NAME, Connection, Purpose, Reply};
 
-use holdfast_core::{Code, Coded};
+use holdfast_core::{Code, Coded, SourceName};
 use holdfast_wire::pg::replication::{FrameError, ReplyError, ServerMessage, StreamError};
 
 /// Why a source does not do what was asked.
@@ -111,6 +111,11 @@ pub enum SourceError {
         /// Its major version.
         major: u32,
     },
+}
+
+/// Returns the usual name of the slot that keeps a source's log for the vault.
+pub fn slot_name(source: &SourceName) -> String {
+    format!("holdfast_{}", source.as_str().replace('-', "_"))
 }
 
 impl SourceError {

@@ -164,6 +164,37 @@ impl Spool {
         self.replace_file(&path, &text)
     }
 
+    /// Returns the name of the slot, when it is not the usual one.
+    pub(crate) fn slot(&self) -> Result<Option<String>, SpoolError> {
+        let path = self.folder.join(SLOT);
+        match fs::read_to_string(&path) {
+            Ok(name) => Ok(Some(name.trim().to_owned()).filter(|name| !name.is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SpoolError::of("read", &path)(error)),
+        }
+    }
+
+    /// Notes the name of the slot from now on.
+    pub(crate) fn keep_slot(&self, name: &str) -> Result<(), SpoolError> {
+        self.replace_file(&self.folder.join(SLOT), name.as_bytes())
+    }
+
+    /// Returns where the log begins that has no hole up to today; zero when it never had one.
+    pub(crate) fn unbroken_from(&self) -> Result<Lsn, SpoolError> {
+        let path = self.folder.join(UNBROKEN);
+        match fs::read_to_string(&path) {
+            // What is not readable must not make a broken log look whole: then it begins nowhere.
+            Ok(text) => Ok(text.trim().parse().unwrap_or(Lsn(u64::MAX))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lsn::ZERO),
+            Err(error) => Err(SpoolError::of("read", &path)(error)),
+        }
+    }
+
+    /// Notes that the log has a hole before `at`; older bases are not continued by what comes.
+    pub(crate) fn keep_unbroken_from(&self, at: Lsn) -> Result<(), SpoolError> {
+        self.replace_file(&self.folder.join(UNBROKEN), at.to_string().as_bytes())
+    }
+
     /// Returns the segments that are there, by timeline and position.
     pub(crate) fn stored(&self, size: SegmentBytes) -> Result<Vec<Stored>, SpoolError> {
         let failed = || SpoolError::of("list", &self.folder);
@@ -247,7 +278,12 @@ impl Spool {
         sync_folder(&self.folder)
     }
 
-    fn path(&self, segment: Segment, size: SegmentBytes) -> PathBuf {
+    /// Returns where it lies.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn path(&self, segment: Segment, size: SegmentBytes) -> PathBuf {
         self.folder.join(segment.name(size))
     }
 }
@@ -259,6 +295,8 @@ fn sync_folder(folder: &Path) -> Result<(), SpoolError> {
 }
 
 const CLUSTER: &str = "cluster.json";
+const SLOT: &str = "slot";
+const UNBROKEN: &str = "unbroken-from";
 const HISTORY: &str = ".history";
 
 #[cfg(test)]

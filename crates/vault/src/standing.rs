@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use holdfast_core::{
     Coded, ErrorChain, Lsn, NoWayBack, PointId, Proof, SourceName, Timestamp, WayBackAnswer,
 };
+
+use tokio::sync::Notify;
 
 use crate::config::SourceConfig;
 use crate::status::{CaptureState, ProofState, ProofStatus, SourceStatus, Trouble};
@@ -27,6 +30,12 @@ pub(crate) struct Facts {
     pub(crate) shipped_logs: BTreeMap<u32, Lsn>,
     /// The source no longer has the log that we need next.
     pub(crate) missing: bool,
+    /// The source does not stream from our slot as it is.
+    pub(crate) slot_refused: bool,
+    /// Our slot was left to somebody, and the next has not been made.
+    pub(crate) slot_left: bool,
+    /// Since when somebody streams from our slot.
+    pub(crate) slot_taken_since: Option<Instant>,
     /// The log is continuous from here on.
     pub(crate) log_from: Lsn,
     pub(crate) flushed: Lsn,
@@ -34,11 +43,11 @@ pub(crate) struct Facts {
     /// The end of the source's log when it last spoke.
     pub(crate) server_end: Lsn,
     /// Since when something of the source is not durable here.
-    pub(crate) behind_since: Option<Timestamp>,
+    pub(crate) behind_since: Option<Instant>,
     /// When the source last spoke.
-    pub(crate) heard_at: Option<Timestamp>,
+    pub(crate) heard_at: Option<Instant>,
     /// When capture stopped streaming, while it does not.
-    pub(crate) stopped_at: Option<Timestamp>,
+    pub(crate) stopped_at: Option<Instant>,
     pub(crate) newest_commit: Option<Timestamp>,
     /// The newest commit that is in the repository.
     pub(crate) safe_until: Option<Timestamp>,
@@ -54,17 +63,20 @@ pub(crate) struct Facts {
 pub(crate) struct Standing {
     pub(crate) config: SourceConfig,
     facts: Mutex<Facts>,
+    /// A restore point came or went.
+    pub(crate) changed: Notify,
 }
 
 impl Standing {
-    pub(crate) fn new(config: SourceConfig, now: Timestamp) -> Self {
+    pub(crate) fn new(config: SourceConfig) -> Self {
         let facts = Facts {
-            stopped_at: Some(now),
+            stopped_at: Some(Instant::now()),
             ..Facts::default()
         };
         Self {
             config,
             facts: Mutex::new(facts),
+            changed: Notify::new(),
         }
     }
 
@@ -74,13 +86,13 @@ impl Standing {
     }
 
     /// Notes that the stream does not run, and why; tells whether that is news.
-    pub(crate) fn stopped(&self, state: CaptureState, trouble: Trouble, now: Timestamp) -> bool {
+    pub(crate) fn stopped(&self, state: CaptureState, trouble: Trouble) -> bool {
         let mut facts = self.facts();
         let before = facts.trouble.as_ref().map(|before| before.code.as_str());
         let is_new = before != Some(trouble.code.as_str());
         facts.state = state;
         facts.trouble = Some(trouble);
-        facts.stopped_at.get_or_insert(now);
+        facts.stopped_at.get_or_insert_with(Instant::now);
         is_new
     }
 
@@ -93,10 +105,10 @@ impl Standing {
         }
     }
 
-    /// Returns what `status` shows.
-    pub(crate) fn status(&self, now: Timestamp) -> SourceStatus {
+    /// Returns what `status` shows; ages are measured by a clock that nobody can set.
+    pub(crate) fn status(&self) -> SourceStatus {
         let facts = self.facts().clone();
-        let seconds = |since: Timestamp| now.since(since).as_secs_f64();
+        let seconds = |since: Instant| since.elapsed().as_secs_f64();
         // While nobody can tell what the source has committed, the time since it last spoke is the lag.
         let lag_s = match (facts.state, facts.behind_since, facts.heard_at) {
             (CaptureState::Streaming, behind, _) => behind.map_or(0.0, seconds),
@@ -113,6 +125,7 @@ impl Standing {
             state,
             trouble: facts.trouble.or(facts.ship_trouble).or(facts.base_trouble),
             mode: self.config.mode,
+            ack: self.config.ack,
             system_identifier: facts.system_identifier,
             timeline: facts.timeline,
             flushed: facts.flushed,
@@ -127,7 +140,7 @@ impl Standing {
     }
 
     /// Answers the guard's question.
-    pub(crate) fn way_back(&self, now: Timestamp) -> Result<WayBackAnswer, NoWayBack> {
+    pub(crate) fn way_back(&self) -> Result<WayBackAnswer, NoWayBack> {
         let facts = self.facts();
         let name = || self.config.name.clone();
         if facts.proof_status.state == ProofState::Failed {
@@ -137,7 +150,7 @@ impl Standing {
             return Err(NoWayBack::NeverProven(name()));
         };
         if let Some(stopped) = facts.stopped_at {
-            return Err(NoWayBack::CaptureStopped(name(), now.since(stopped)));
+            return Err(NoWayBack::CaptureStopped(name(), stopped.elapsed()));
         }
         let covered = proof.report().covers_until;
         Ok(WayBackAnswer {

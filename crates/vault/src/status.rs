@@ -3,7 +3,7 @@
 use holdfast_core::{ByteCount, Lsn, PointId, SourceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::config::AckMode;
+use crate::config::{AckAt, AckMode};
 
 /// What capture of a source is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct SourceStatus {
     pub trouble: Option<Trouble>,
     /// How commits are configured to wait.
     pub mode: AckMode,
+    /// Where a position is kept before the source is told so.
+    #[serde(default)]
+    pub ack: AckAt,
     /// PostgreSQL's system identifier, once known.
     pub system_identifier: Option<u64>,
     /// The timeline that is streamed.

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{
-    Code, Coded, DrillReport, ErrorChain, NoWayBack, PointId, SourceName, Timestamp, WayBack,
-    WayBackAnswer,
+    Code, Coded, DrillReport, ErrorChain, NoWayBack, PointId, Proof, SourceName, Timestamp,
+    WayBack, WayBackAnswer,
 };
 use holdfast_store::ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::Capture;
+use crate::capture::{Budget, Capture};
 use crate::config::{Clock, VaultConfig};
 use crate::drill::{self, DrillContext, DrillError};
-use crate::limits::{DRILL_AGAIN, POLL};
+use crate::limits::{DRILL_AGAIN, DRILL_LOOK};
 use crate::repository::{Reader, Repository, RepositoryError};
 use crate::restore::Place;
 use crate::spool::{Spool, SpoolError};
@@ -35,6 +35,7 @@ struct Shared {
     clock: Clock,
     repository: Repository,
     standings: Standings,
+    budget: Budget,
     /// One drill at a time in a process: each is a whole restore.
     drilling: tokio::sync::Mutex<()>,
 }
@@ -106,16 +107,10 @@ impl Vault {
             source,
         })?;
         let repository = Repository::open_writer(&config.repository, key.clone(), clock.clone())?;
-        let now = clock();
         let standings = config
             .sources
             .iter()
-            .map(|source| {
-                (
-                    source.name.clone(),
-                    Arc::new(Standing::new(source.clone(), now)),
-                )
-            })
+            .map(|source| (source.name.clone(), Arc::new(Standing::new(source.clone()))))
             .collect();
         let vault = Self {
             shared: Arc::new(Shared {
@@ -125,6 +120,7 @@ impl Vault {
                 clock,
                 repository,
                 standings,
+                budget: Budget::new(),
                 drilling: tokio::sync::Mutex::new(()),
             }),
         };
@@ -153,8 +149,13 @@ impl Vault {
                 source: Box::new(error),
             })?;
         let mut facts = standing.facts();
-        facts.proof = remembered.proof;
-        facts.proof_status = remembered.status;
+        // What was proven before a hole of the log says nothing about what is restored today.
+        let log_from = facts.log_from;
+        let is_unbroken = |proof: &Proof| proof.report().reached >= log_from;
+        if remembered.proof.as_ref().is_none_or(is_unbroken) {
+            facts.proof = remembered.proof;
+            facts.proof_status = remembered.status;
+        }
         Ok(())
     }
 
@@ -184,23 +185,25 @@ impl Vault {
         stop: &CancellationToken,
     ) -> Result<Capture, SpoolError> {
         let shared = &self.shared;
+        let spool = Spool::open(&shared.config.state, &standing.config.name)?;
         Ok(Capture {
             standing: standing.clone(),
-            spool: Spool::open(&shared.config.state, &standing.config.name)?,
+            links: Capture::links(&spool)?,
+            spool,
             repository: shared.repository.clone(),
             ledger: shared.ledger.clone(),
             clock: shared.clock.clone(),
+            budget: shared.budget.clone(),
             stop: stop.clone(),
         })
     }
 
     /// Tells how every source stands, from memory.
     pub fn status(&self) -> Vec<SourceStatus> {
-        let now = (self.shared.clock)();
         self.shared
             .standings
             .values()
-            .map(|standing| standing.status(now))
+            .map(|standing| standing.status())
             .collect()
     }
 
@@ -267,9 +270,12 @@ impl Vault {
                     }
                 }
             }
+            // A drill that could not be run is tried again while nothing changes.
+            let wait = every.clamp(Duration::from_millis(1), DRILL_LOOK);
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(POLL) => {}
+                () = standing.changed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -298,10 +304,10 @@ fn due(
 }
 
 impl WayBack for Vault {
-    fn way_back(&self, source: &SourceName, now: Timestamp) -> Result<WayBackAnswer, NoWayBack> {
+    fn way_back(&self, source: &SourceName, _now: Timestamp) -> Result<WayBackAnswer, NoWayBack> {
         match self.shared.standings.get(source) {
             None => Err(NoWayBack::UnknownSource(source.clone())),
-            Some(standing) => standing.way_back(now),
+            Some(standing) => standing.way_back(),
         }
     }
 }

@@ -75,6 +75,7 @@ pub fn source(config: &Config, source: &config::SourceConfig) -> Result<SourceCo
         } else {
             AckMode::Asynchronous
         },
+        ack: source.ack,
         assertions,
     })
 }

@@ -24,35 +24,48 @@ const STEP: &str = "take a base backup";
 
 impl Capture {
     /// Takes a base backup whenever the repository has none that the log continues.
-    pub(super) fn base_until_stopped(&self) {
+    pub(super) async fn base_until_stopped(&self) {
         let mut wait = limits::BACKOFF_MIN;
-        while !self.stop.is_cancelled() {
-            self.pause(limits::POLL);
+        let mut is_owed = false;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.links.base.notified() => {}
+                () = tokio::time::sleep(wait), if is_owed => {}
+            }
+            // When the stream begins again, it asks for it again.
+            is_owed = false;
             if self.standing.facts().state != CaptureState::Streaming {
                 continue;
             }
-            let result = match self.newest_point() {
+            let taking = self.clone();
+            let taken = tokio::task::spawn_blocking(move || match taking.newest_point() {
                 Ok(Some(point)) => Ok(point),
-                Ok(None) => self.base(),
+                Ok(None) => taking.base(),
                 Err(error) => Err(error),
-            };
-            match result {
-                Ok(point) => {
+            });
+            match taken.await {
+                Ok(Ok(point)) => {
                     let mut facts = self.standing.facts();
                     facts.base_trouble = None;
                     facts.point = Some(point);
                     drop(facts);
+                    self.standing.changed.notify_one();
                     wait = limits::BACKOFF_MIN;
-                    self.pause(limits::SHIP_EVERY);
                 }
-                Err(_) if self.stop.is_cancelled() => break,
-                Err(error) => {
+                Ok(Err(_)) if self.stop.is_cancelled() => return,
+                Ok(Err(error)) => {
                     let trouble = trouble(&error);
                     let source = self.standing.config.name.as_str();
                     tracing::warn!(source, code = trouble.code, "{}", trouble.what);
                     self.standing.facts().base_trouble = Some(trouble);
-                    self.pause(wait);
                     wait = wait.saturating_mul(2).min(limits::BACKOFF_MAX);
+                    is_owed = true;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a base backup ended by a defect");
+                    wait = limits::BACKOFF_MAX;
+                    is_owed = true;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Why capture of a source stops, and whether it can go on by itself.
 
-use holdfast_core::{Code, Coded, Untrusted};
+use holdfast_core::{Code, Coded, Lsn, Untrusted};
 use holdfast_wire::pg::basebackup::{BaseMessageError, TarError};
 use holdfast_wire::pg::replication::ServerMessage;
 
@@ -11,6 +11,14 @@ use crate::spool::SpoolError;
 /// Why capture of a source stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CaptureError {
+    /// The log has a hole, and no base behind it yet.
+    #[error(
+        "the log has a hole before {from}, and what comes after it can be restored only from a new base"
+    )]
+    Broken {
+        /// Where it goes on.
+        from: Lsn,
+    },
     /// The base backup ended before it was complete.
     #[error("the base backup is not complete: {what}")]
     Incomplete {
@@ -25,6 +33,12 @@ pub(crate) enum CaptureError {
     Missing {
         /// What the server said.
         source: Box<ServerMessage>,
+    },
+    /// Somebody streams from our slot.
+    #[error("somebody else streams from the vault's replication slot")]
+    SlotTaken {
+        /// What the server said.
+        source: SourceError,
     },
     /// The source is on a timeline that does not descend from ours.
     #[error(
@@ -82,10 +96,12 @@ impl CaptureError {
             ),
             Self::Spool(error) => !matches!(error, SpoolError::Gap { .. }),
             Self::Repository(_) => true,
-            Self::Incomplete { .. }
+            Self::Broken { .. }
+            | Self::Incomplete { .. }
             | Self::Message(_)
             | Self::Missing { .. }
             | Self::ShutDown
+            | Self::SlotTaken { .. }
             | Self::Tar { .. } => false,
         }
     }
@@ -95,10 +111,11 @@ impl Coded for CaptureError {
     fn code(&self) -> Code {
         match self {
             Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => Code::ZI304,
-            Self::Missing { .. } => Code::ZI302,
+            Self::Broken { .. } | Self::Missing { .. } => Code::ZI302,
             Self::OldTimeline { .. } | Self::OtherCluster { .. } => Code::ZI301,
             Self::Repository(error) => error.code(),
             Self::ShutDown => Code::ZS301,
+            Self::SlotTaken { .. } => Code::ZS311,
             Self::Source(error) => error.code(),
             Self::Spool(error) => error.code(),
         }
@@ -112,11 +129,14 @@ impl Coded for CaptureError {
             Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => {
                 "no restore point was made of it; the vault takes another base backup by itself"
             }
-            Self::Missing { .. } => {
+            Self::Broken { .. } | Self::Missing { .. } => {
                 "what is kept stays restorable up to its end; the vault takes a new base backup by itself; raise `max_slot_wal_keep_size` so that the source waits longer"
             }
             Self::OldTimeline { .. } | Self::OtherCluster { .. } => {
                 "nothing was captured and nothing that is kept was changed; correct the connection string, or add this cluster under a new name"
+            }
+            Self::SlotTaken { .. } => {
+                "nothing is lost; if it is an old stream of this vault, the source ends it within `wal_sender_timeout`; otherwise the vault makes a slot of another name by itself"
             }
             Self::ShutDown => "nothing is lost; the vault connects again by itself",
         };

@@ -1,15 +1,11 @@
-//! What comes before a stream: which cluster it is, its slot, and where to begin.
+//! What comes before a stream: which cluster it is, and where to begin.
 
 use holdfast_core::Lsn;
-use holdfast_wire::pg::replication::{
-    TimelineHistory, create_physical_slot, quote_identifier, quote_literal, timeline_history,
-};
+use holdfast_wire::pg::replication::{TimelineHistory, timeline_history};
 
 use super::{Capture, CaptureError};
 use crate::source::{Connection, MAJOR_MAX, MAJOR_MIN, Purpose, Reply, SourceError};
 use crate::spool::{Cluster, Segment, SegmentBytes};
-
-const SLOT_STEP: &str = "look at the replication slot";
 
 /// A connection that is ready to stream.
 pub(super) struct Prepared {
@@ -96,42 +92,6 @@ impl Capture {
         }
     }
 
-    /// Makes sure that the slot exists and returns where the log that it keeps begins.
-    fn slot(&self, connection: &mut Connection) -> Result<Option<Lsn>, CaptureError> {
-        let name = self.slot_name();
-        let mut reply = self.read_slot(connection, &name)?;
-        if reply.value("slot_type").is_none() {
-            connection.query(&create_physical_slot(&name), "make a replication slot")?;
-            self.note("source.slot_made", |draft| {
-                draft.with("slot", name.as_str())
-            });
-            reply = self.read_slot(connection, &name)?;
-        }
-        if reply.value("slot_type") != Some("physical") {
-            return Err(SourceError::nonsense(SLOT_STEP, "it is not a physical slot").into());
-        }
-        Ok(reply
-            .value("restart_lsn")
-            .and_then(|text| text.parse().ok()))
-    }
-
-    /// Asks for `slot_type` and `restart_lsn` of a slot; both are missing when there is none.
-    ///
-    /// Versions 13 and 14 have no command for it, so the view is asked over a connection for SQL.
-    fn read_slot(&self, connection: &mut Connection, name: &str) -> Result<Reply, SourceError> {
-        if connection.major() >= 15 {
-            let read = format!("READ_REPLICATION_SLOT {}", quote_identifier(name));
-            return connection.query(&read, SLOT_STEP);
-        }
-        let url = &self.standing.config.url;
-        let sql = format!(
-            "SELECT slot_type, restart_lsn::text AS restart_lsn FROM pg_replication_slots \
-             WHERE slot_name = {}",
-            quote_literal(name)
-        );
-        Connection::open_until(url, Purpose::Query, &self.stop)?.query(&sql, SLOT_STEP)
-    }
-
     /// Fetches and keeps the history of the source's timeline.
     pub(super) fn history(
         &self,
@@ -215,12 +175,6 @@ impl Capture {
             }
         }
         Ok(spooled)
-    }
-
-    /// Returns the name of the slot that keeps the source's log for us.
-    pub(super) fn slot_name(&self) -> String {
-        let name = self.standing.config.name.as_str().replace('-', "_");
-        format!("holdfast_{name}")
     }
 }
 

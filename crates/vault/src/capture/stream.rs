@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use holdfast_core::{Lsn, Timestamp};
+use holdfast_core::Lsn;
 use holdfast_wire::pg::replication::{
     Frame, StandbyStatus, StreamMessage, columns, row, server_message, start_physical,
 };
 
 use super::prepare::Prepared;
 use super::{Capture, CaptureError};
+use crate::config::AckAt;
 use crate::limits;
 use crate::source::{Connection, SourceError, from_reply, from_stream};
 use crate::spool::SpoolWriter;
@@ -35,6 +36,8 @@ struct Stream<'a> {
     timeline: u32,
     writer: SpoolWriter,
     durable: Lsn,
+    /// What the source was told last to be flushed.
+    told: Lsn,
     server_end: Lsn,
     marks: Marks,
     replied: Instant,
@@ -59,18 +62,19 @@ impl Capture {
             timeline: from.timeline,
             writer: SpoolWriter::begin(&self.spool, from, size, kept),
             durable: from.start,
+            told: Lsn::ZERO,
             server_end,
             marks: Marks::default(),
             replied: Instant::now(),
             heard: Instant::now(),
             reply_due: true,
         };
-        let start = start_physical(&self.slot_name(), from.start, from.timeline);
+        let start = start_physical(&self.slot_name()?, from.start, from.timeline);
         stream.connection.begin(&start, "start the stream")?;
-        if let Some(ended) = stream.first()? {
+        if let Some(ended) = stream.first().map_err(|error| self.slot_refused(error))? {
             return Ok(ended);
         }
-        self.streaming(from);
+        self.streaming(from)?;
         stream.run()
     }
 }
@@ -95,7 +99,9 @@ impl Stream<'_> {
 
     fn run(&mut self) -> Result<Ended, CaptureError> {
         loop {
-            let mut frame = match self.connection.poll(STEP) {
+            let quiet = limits::STATUS_EVERY.saturating_sub(self.replied.elapsed());
+            let waker = &self.capture.links.stream;
+            let mut frame = match self.connection.wait(waker, quiet, STEP) {
                 Ok(frame) => frame,
                 Err(SourceError::Stopped { .. }) => {
                     self.acknowledge()?;
@@ -116,8 +122,9 @@ impl Stream<'_> {
                 }
                 frame = self.connection.buffered(STEP)?;
             }
-            let quiet = self.replied.elapsed() >= limits::STATUS_EVERY;
-            if self.writer.next() > self.durable || self.reply_due || quiet {
+            let is_quiet = self.replied.elapsed() >= limits::STATUS_EVERY;
+            let is_more = self.writer.next() > self.durable || self.flushed() > self.told;
+            if is_more || self.reply_due || is_quiet {
                 self.acknowledge()?;
             }
             if self.heard.elapsed() >= limits::STREAM_SILENCE {
@@ -137,13 +144,13 @@ impl Stream<'_> {
                 } => {
                     self.writer.write(start, &data)?;
                     self.server_end = self.server_end.max(server_end).max(self.writer.next());
-                    self.marks.note(self.server_end, self.capture.now());
+                    self.marks.note(self.server_end, Instant::now());
                 }
                 StreamMessage::Keepalive {
                     server_end, reply, ..
                 } => {
                     self.server_end = self.server_end.max(server_end);
-                    self.marks.note(self.server_end, self.capture.now());
+                    self.marks.note(self.server_end, Instant::now());
                     self.reply_due |= reply;
                     self.settle()?;
                 }
@@ -170,9 +177,9 @@ impl Stream<'_> {
 
     /// Makes durable what has arrived, and says so in memory.
     fn settle(&mut self) -> Result<(), CaptureError> {
+        let before = self.durable;
         self.durable = self.writer.sync()?;
         self.marks.reach(self.durable);
-        let now = self.capture.now();
         let mut facts = self.capture.standing.facts();
         facts.timeline = self.timeline;
         // Records that were found whole after a restart count before they were compared again.
@@ -180,27 +187,46 @@ impl Stream<'_> {
         *log = self.durable.max(*log);
         facts.flushed = *log;
         facts.server_end = self.server_end.max(self.durable);
-        facts.heard_at = Some(now);
+        facts.heard_at = Some(self.heard);
         facts.behind_since = self.marks.oldest();
+        drop(facts);
+        if self.durable > before {
+            self.capture.links.board.wake();
+        }
         Ok(())
+    }
+
+    /// Returns up to where the source may believe that nothing is lost.
+    fn flushed(&self) -> Lsn {
+        match self.capture.standing.config.ack {
+            AckAt::Spool => self.durable,
+            AckAt::Repository => {
+                let facts = self.capture.standing.facts();
+                let shipped = facts.shipped_logs.get(&self.timeline).copied();
+                // What was there before counts once it was compared with what the source has.
+                shipped.unwrap_or_default().min(self.durable)
+            }
+        }
     }
 
     /// Makes durable what has arrived, and tells the source.
     fn acknowledge(&mut self) -> Result<(), CaptureError> {
-        let written = self.writer.next();
-        let synced = self.writer.sync()?;
+        self.settle()?;
+        let flushed = self.flushed();
         let status = StandbyStatus {
-            written,
-            flushed: synced,
+            written: self.durable,
+            flushed,
             applied: Lsn::ZERO,
             at: self.capture.now(),
+            reply: self.heard.elapsed() >= limits::STREAM_QUIET,
         };
         let mut out = BytesMut::with_capacity(64);
         status.encode(&mut out);
         self.connection.send(&out, "acknowledge")?;
         self.replied = Instant::now();
+        self.told = flushed;
         self.reply_due = false;
-        self.settle()
+        Ok(())
     }
 
     /// Reads which timeline follows; the next connection finds the position by the history.
@@ -264,14 +290,13 @@ fn nonsense(tag: u8) -> CaptureError {
 
 /// When the source's log was first seen to reach which position, as long as it is not durable here.
 #[derive(Default)]
-struct Marks(VecDeque<(Lsn, Timestamp)>);
+struct Marks(VecDeque<(Lsn, Instant)>);
 
 impl Marks {
-    fn note(&mut self, end: Lsn, now: Timestamp) {
-        let is_new = self
-            .0
-            .back()
-            .is_none_or(|(last, at)| end > *last && now.since(*at) >= MARK_EVERY);
+    fn note(&mut self, end: Lsn, now: Instant) {
+        let is_new = self.0.back().is_none_or(|(last, at)| {
+            end > *last && now.saturating_duration_since(*at) >= MARK_EVERY
+        });
         if is_new && self.0.len() < MARKS_MAX {
             self.0.push_back((end, now));
         }
@@ -283,7 +308,7 @@ impl Marks {
         }
     }
 
-    fn oldest(&self) -> Option<Timestamp> {
+    fn oldest(&self) -> Option<Instant> {
         self.0.front().map(|(_, at)| *at)
     }
 }
@@ -298,12 +323,13 @@ mod tests {
     #[test]
     fn the_age_of_what_is_missing_is_that_of_its_oldest_part() {
         let mut marks = Marks::default();
-        marks.note(Lsn(10), Timestamp(0));
-        marks.note(Lsn(20), Timestamp(1_000));
-        marks.note(Lsn(30), Timestamp(50_000));
-        assert_eq!(marks.oldest(), Some(Timestamp(0)));
+        let began = Instant::now();
+        marks.note(Lsn(10), began);
+        marks.note(Lsn(20), began + Duration::from_millis(1));
+        marks.note(Lsn(30), began + Duration::from_millis(50));
+        assert_eq!(marks.oldest(), Some(began));
         marks.reach(Lsn(10));
-        assert_eq!(marks.oldest(), Some(Timestamp(50_000)));
+        assert_eq!(marks.oldest(), Some(began + Duration::from_millis(50)));
         marks.reach(Lsn(30));
         assert_eq!(marks.oldest(), None);
     }

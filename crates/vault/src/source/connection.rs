@@ -5,10 +5,11 @@
 
 mod login;
 
-pub(super) use login::APPLICATION_NAME;
+pub(crate) use login::APPLICATION_NAME;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::url::{ConnectionUrl, SslMode};
 use super::{SourceError, from_frame, from_reply, tls};
+use crate::capture::Waker;
 use crate::limits;
 
 /// Bytes that are read from the socket at once.
@@ -34,6 +36,16 @@ pub(crate) enum Purpose {
     Query,
     /// Physical replication commands.
     Replication,
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.sock.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
 }
 
 enum Stream {
@@ -268,13 +280,45 @@ impl Connection {
     }
 
     /// Returns the next message, or `None` when none comes within [`limits::POLL`].
-    pub(crate) fn poll(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
+    fn poll(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
         if let Some(frame) = self.buffered(step)? {
             return Ok(Some(frame));
         }
         if self.stop.is_cancelled() {
             return Err(SourceError::Stopped { step });
         }
+        self.read(step)
+    }
+
+    /// Returns the next message, or `None` when none comes in `wait` or `waker` is woken before.
+    ///
+    /// Unlike [`Connection::next`] it does not look again and again whether it should stop: whoever
+    /// cancels wakes it.
+    pub(crate) fn wait(
+        &mut self,
+        waker: &Waker,
+        wait: Duration,
+        step: &'static str,
+    ) -> Result<Option<Frame>, SourceError> {
+        if let Some(frame) = self.buffered(step)? {
+            return Ok(Some(frame));
+        }
+        let is_readable = waker
+            .wait_for(self.stream.as_fd(), wait)
+            .map_err(|source| self.broken(step, source))?;
+        if self.stop.is_cancelled() {
+            return Err(SourceError::Stopped { step });
+        }
+        if is_readable {
+            self.read(step)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Reads what has arrived; of a session with TLS all of it is decrypted at once, so that nothing
+    /// stays behind that the socket knows nothing of.
+    fn read(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
         match self.stream.read(&mut self.scratch) {
             Ok(0) => {
                 let source = io::Error::from(io::ErrorKind::UnexpectedEof);

@@ -4,6 +4,8 @@ mod full;
 mod killed;
 mod majors;
 mod refusals;
+mod repository;
 mod scene;
+mod slot;
 mod streaming;
 mod timeline;

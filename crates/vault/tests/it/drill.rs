@@ -13,7 +13,7 @@ use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::signals;
 use holdfast_vault::{
-    AckMode, Assertion, DrillConfig, Place, PostgresConfig, ProofState, RestoreRequest,
+    AckAt, AckMode, Assertion, DrillConfig, Place, PostgresConfig, ProofState, RestoreRequest,
     RestoreTarget, SourceConfig, Start, Vault, VaultConfig, drills, restore, system_clock,
 };
 use tokio::task::JoinHandle;
@@ -73,6 +73,7 @@ fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
             name: name(),
             url: server.url().parse().unwrap(),
             mode: AckMode::Asynchronous,
+            ack: AckAt::Spool,
             assertions,
         }],
         postgres: place.postgres,

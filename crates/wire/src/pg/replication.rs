@@ -7,8 +7,8 @@ mod reply;
 mod stream;
 
 pub use command::{
-    BaseBackupOptions, base_backup, create_physical_slot, quote_identifier, quote_literal,
-    start_physical, timeline_history,
+    BaseBackupOptions, base_backup, create_physical_slot, drop_slot, quote_identifier,
+    quote_literal, start_physical, timeline_history,
 };
 pub use frame::{Frame, FrameError, LIMIT_FRAME_BYTES, next_frame};
 pub use history::{HistoryError, Switch, TimelineHistory};

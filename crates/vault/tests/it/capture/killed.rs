@@ -20,7 +20,7 @@ const WRITERS: i64 = 3;
 const KILLS: usize = 5;
 
 /// What clients were told is committed: the row, and a position before its commit record.
-type Acknowledged = Arc<Mutex<Vec<(i64, Lsn)>>>;
+pub type Acknowledged = Arc<Mutex<Vec<(i64, Lsn)>>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_commits_survive_kill_9_of_the_vault_at_random_moments() {
@@ -97,7 +97,7 @@ async fn play(installation: &Installation, random: &mut StdRng) {
     check(&scene.restore(&nothing, &server).await, &acknowledged).await;
 }
 
-async fn check(back: &Back, acknowledged: &[(i64, Lsn)]) {
+pub async fn check(back: &Back, acknowledged: &[(i64, Lsn)]) {
     let rows = back.ask("SELECT string_agg(n::text, ',') FROM t").await;
     let rows: BTreeSet<i64> = rows.split(',').map(|n| n.parse().unwrap()).collect();
     let lost: Vec<i64> = acknowledged
@@ -118,7 +118,11 @@ async fn check(back: &Back, acknowledged: &[(i64, Lsn)]) {
     );
 }
 
-async fn write(client: tokio_postgres::Client, acknowledged: Acknowledged, next: Arc<AtomicI64>) {
+pub async fn write(
+    client: tokio_postgres::Client,
+    acknowledged: Acknowledged,
+    next: Arc<AtomicI64>,
+) {
     const SQL: &str = "INSERT INTO t VALUES ($1) RETURNING pg_current_wal_insert_lsn()::text";
     loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +150,7 @@ async fn await_all_waiting(client: &tokio_postgres::Client) {
     }
 }
 
-async fn await_more(count: &impl Fn() -> usize, wanted: usize) {
+pub async fn await_more(count: &impl Fn() -> usize, wanted: usize) {
     let began = std::time::Instant::now();
     while count() < wanted {
         assert!(
@@ -159,7 +163,7 @@ async fn await_more(count: &impl Fn() -> usize, wanted: usize) {
 }
 
 /// Makes commits wait for the vault, as soon as its stream has caught up.
-async fn make_synchronous(source: &SourceConfig) {
+pub async fn make_synchronous(source: &SourceConfig) {
     let began = std::time::Instant::now();
     while let Err(error) = enable_synchronous(source).await {
         assert!(began.elapsed() < LIMIT, "{error}");

@@ -13,7 +13,7 @@ use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
 use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
-    AckMode, DrillConfig, Place, PostgresConfig, ProgressFn, RestoreRequest, RestoreTarget,
+    AckAt, AckMode, DrillConfig, Place, PostgresConfig, ProgressFn, RestoreRequest, RestoreTarget,
     Restored, SourceConfig, SourceStatus, Start, Vault, VaultConfig, restore, system_clock,
 };
 use tokio::task::JoinHandle;
@@ -27,6 +27,7 @@ pub const POLL: Duration = Duration::from_millis(10);
 /// A folder for one vault.
 pub struct Scene {
     pub dir: TestDir,
+    pub ack: AckAt,
 }
 
 /// A vault that runs inside the test.
@@ -47,7 +48,13 @@ impl Scene {
     pub fn new() -> Self {
         Self {
             dir: TestDir::new("vault").unwrap(),
+            ack: AckAt::Spool,
         }
+    }
+
+    /// The same, and positions are told to the source once the repository has them.
+    pub fn acknowledging_at(ack: AckAt) -> Self {
+        Self { ack, ..Self::new() }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -63,6 +70,7 @@ impl Scene {
             name: "prod".parse().unwrap(),
             url: url.parse().unwrap(),
             mode,
+            ack: self.ack,
             assertions: Vec::new(),
         }
     }
@@ -112,6 +120,7 @@ impl Scene {
             .arg(self.repository())
             .arg(self.status_file())
             .arg(mode.to_string())
+            .arg(self.ack.to_string())
             .env("SOURCE_URL", url)
             .env("PROGRAMS", std::env::join_paths(programs().dirs).unwrap());
     }
@@ -208,20 +217,38 @@ impl Drop for Back {
 }
 
 impl Scene {
-    /// Restores the newest moment to a server, from the spool in `state` and the repository.
-    pub async fn restore(&self, state: &Path, source: &Server) -> Back {
-        let dir = TestDir::for_server("restored").unwrap();
-        let request = RestoreRequest {
-            source: "prod".parse().unwrap(),
-            at: RestoreTarget::Latest,
-            into: dir.path().join("data"),
-            start: Start::Yes { port: None },
-        };
-        let place = Place {
-            state: state.to_owned(),
+    /// Returns where the vault's things are.
+    pub fn place(&self) -> Place {
+        Place {
+            state: self.state(),
             repository: self.repository(),
             vault_key: None,
             postgres: programs(),
+        }
+    }
+
+    /// Restores the newest moment to a server, from the spool in `state` and the repository.
+    pub async fn restore(&self, state: &Path, source: &Server) -> Back {
+        let place = Place {
+            state: state.to_owned(),
+            ..self.place()
+        };
+        self.restore_from(place, RestoreTarget::Latest, source)
+            .await
+    }
+
+    /// Restores another moment to a server.
+    pub async fn restore_to(&self, at: RestoreTarget, source: &Server) -> Back {
+        self.restore_from(self.place(), at, source).await
+    }
+
+    async fn restore_from(&self, place: Place, at: RestoreTarget, source: &Server) -> Back {
+        let dir = TestDir::for_server("restored").unwrap();
+        let request = RestoreRequest {
+            source: "prod".parse().unwrap(),
+            at,
+            into: dir.path().join("data"),
+            start: Start::Yes { port: None },
         };
         let quiet: ProgressFn = Arc::new(|_| {});
         let work = move || restore(&place, &request, &quiet);

@@ -187,4 +187,7 @@ async fn a_log_that_the_source_removed_leads_to_a_new_base() {
     assert_eq!(status.state, CaptureState::Streaming);
     again.stop().await;
     assert_eq!(scene.entries("source.log_missing").len(), 1);
+    let lost = scene.entries("source.slot_lost");
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].draft.body["why"], "dropped");
 }

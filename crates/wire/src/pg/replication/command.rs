@@ -43,6 +43,11 @@ pub fn create_physical_slot(name: &str) -> String {
     )
 }
 
+/// Returns the command that drops a slot which nobody uses.
+pub fn drop_slot(name: &str) -> String {
+    format!("DROP_REPLICATION_SLOT {}", quote_identifier(name))
+}
+
 /// Returns the command that starts streaming WAL of `timeline` at `from`.
 pub fn start_physical(slot: &str, from: Lsn, timeline: u32) -> String {
     format!(

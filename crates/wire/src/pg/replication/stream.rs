@@ -91,13 +91,15 @@ pub struct StandbyStatus {
     pub applied: Lsn,
     /// The client's clock.
     pub at: Timestamp,
+    /// Asks the server for a sign of life.
+    pub reply: bool,
 }
 
 impl StandbyStatus {
     /// Writes the message as a complete `CopyData` frame.
     ///
     /// # Shape
-    /// `d`, length, `r`, written u64, flushed u64, applied u64, clock i64, reply wanted u8 = 0.
+    /// `d`, length, `r`, written u64, flushed u64, applied u64, clock i64, reply wanted u8.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u8(b'd');
         out.put_u32(4 + 34);
@@ -106,7 +108,7 @@ impl StandbyStatus {
         out.put_u64(self.flushed.0);
         out.put_u64(self.applied.0);
         out.put_i64(self.at.to_postgres());
-        out.put_u8(0);
+        out.put_u8(u8::from(self.reply));
     }
 }
 
@@ -154,12 +156,13 @@ mod tests {
             flushed: Lsn(2),
             applied: Lsn(0),
             at: Timestamp(0),
+            reply: true,
         }
         .encode(&mut out);
         let frame = super::super::next_frame(&mut out).unwrap().unwrap();
         assert!(out.is_empty());
         assert_eq!(frame.body.len(), 34);
-        assert_eq!(frame.body[16], 2);
+        assert_eq!((frame.body[16], frame.body[33]), (2, 1));
     }
 
     proptest! {
