@@ -1,4 +1,4 @@
-//! The project's chores: `check`, `tidy`, `gen`.
+//! The project's chores: `check`, `tidy`, `gen`, `bench`.
 //!
 //! Called as `cargo xtask <chore>`. It reads the tree and runs cargo; the product never uses it.
 //!
@@ -12,6 +12,7 @@
     reason = "a chore talks to the terminal"
 )]
 
+mod bench;
 mod check;
 mod r#gen;
 mod report;
@@ -33,6 +34,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measures the vault beside its peers, built with optimisation.
+    Bench(bench::Options),
     /// Runs every check, in order and timed, and prints the counts last.
     Check(check::Options),
     /// Writes the generated pages again.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<bool> {
     let root = workspace_root()?;
     match arguments.chore {
+        Chore::Bench(options) => bench::run(&root, &options),
         Chore::Check(options) => check::run(&root, &options),
         Chore::Gen { check } => r#gen::run(&root, check),
         Chore::Tidy { list: true, .. } => {

@@ -136,6 +136,10 @@ const ROOMS: &[(&str, Room)] = &[
     ),
     // Outside the product: they know nothing of its rooms, and no room uses them.
     ("holdfast-testing", shell(&[])),
+    (
+        "holdfast-bench",
+        shell(&["holdfast-store", "holdfast-testing", "holdfast-vault"]),
+    ),
     ("railway-stand-in", shell(&["holdfast-testing"])),
     ("rental", shell(&[])),
     ("xtask", shell(&[])),
@@ -166,6 +170,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         "anyhow",
         &[
             "holdfast",
+            "holdfast-bench",
             "holdfast-testing",
             "railway-stand-in",
             "rental",
@@ -178,7 +183,16 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws-lc-rs", &["holdfast-store"]),
     ("axum", &["rental"]),
     ("cedar-policy", &["holdfast-judge"]),
-    ("clap", &["holdfast", "railway-stand-in", "rental", "xtask"]),
+    (
+        "clap",
+        &[
+            "holdfast",
+            "holdfast-bench",
+            "railway-stand-in",
+            "rental",
+            "xtask",
+        ],
+    ),
     ("fuser", &["holdfast-testing", "holdfast-vault"]),
     ("hyper", &["holdfast-guard", "railway-stand-in"]),
     ("indicatif", &["holdfast", "rental"]),
@@ -186,7 +200,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rcgen", &["holdfast-guard", "railway-stand-in"]),
     ("rpassword", &["holdfast"]),
     ("rusqlite", &["holdfast-store"]),
-    ("zstd", &["holdfast-store", "holdfast-vault"]),
+    (
+        "zstd",
+        &["holdfast-bench", "holdfast-store", "holdfast-vault"],
+    ),
 ];
 
 #[cfg(test)]
