@@ -41,11 +41,15 @@ pub fn run(state: PathBuf, repository: PathBuf) -> Result<()> {
 
 fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
     let url = std::env::var("SOURCE_URL").context("read SOURCE_URL")?;
-    let mode = std::env::var("SOURCE_MODE").unwrap_or_else(|_| "asynchronous".to_owned());
+    let said =
+        |name: &str, otherwise: &str| std::env::var(name).unwrap_or_else(|_| otherwise.to_owned());
+    let mode = said("SOURCE_MODE", "asynchronous");
+    let ack = said("SOURCE_ACK", "spool");
     let source = SourceConfig {
         name: SOURCE.parse().context("name the source")?,
         url: url.parse().context("read the URL")?,
         mode: mode.parse().map_err(|text| anyhow!("{text}"))?,
+        ack: ack.parse().map_err(|text| anyhow!("{text}"))?,
         assertions: Vec::new(),
     };
     let clock = system_clock();
