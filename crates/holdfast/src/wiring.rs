@@ -143,21 +143,13 @@ pub fn private_folder(path: &Path) -> Result<(), Failure> {
 }
 
 fn make_folder(path: &Path, mode: u32) -> Result<(), Failure> {
-    use std::os::unix::fs::DirBuilderExt;
-    if path.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(|error| {
-            Failure::new(
-                Code::ZS603,
-                format!("cannot make the folder `{}`: {error}", path.display()),
-                "choose another `state_dir`, or let holdfast write there",
-            )
-        })
+    holdfast_store::durable::make_folder_with(path, mode).map_err(|error| {
+        Failure::new(
+            Code::ZS603,
+            format!("cannot make the folder `{}`: {error}", path.display()),
+            "choose another `state_dir`, or let holdfast write there",
+        )
+    })
 }
 
 /// Draws random bytes from the system.

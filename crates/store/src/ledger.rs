@@ -138,7 +138,7 @@ impl Ledger {
             let path = path.clone();
             move |source| LedgerError::File { step, path, source }
         };
-        std::fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
+        crate::durable::make_folder(folder).map_err(failed("make the folder of"))?;
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)

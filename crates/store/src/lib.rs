@@ -7,6 +7,7 @@
 //! - **I3 no delete.** What writers are given cannot remove and cannot overwrite.
 //! - **I7 written first.** [`ledger::Ledger::append`] returns after the entry is durable.
 
+pub mod durable;
 pub mod envelope;
 pub mod key;
 pub mod ledger;

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let clock = system_clock();
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
-    std::fs::create_dir_all(&state)?;
+    holdfast_store::durable::make_folder(&state)?;
     let key = key::load_or_create(&state.join("vault.key"), random)?;
     let ledger = Ledger::open(&state.join("ledger"), key.clone(), clock())?;
     let config = VaultConfig {

@@ -183,13 +183,15 @@ impl Capture {
     fn stream_until_stopped(&self) {
         let mut wait = limits::BACKOFF_MIN;
         while !self.stop.is_cancelled() {
-            let began = Instant::now();
+            let (began, had) = (Instant::now(), self.standing.facts().flushed);
             match self.prepare().and_then(|prepared| self.stream(prepared)) {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::Timeline) => wait = limits::BACKOFF_MIN,
                 Err(CaptureError::Source(crate::source::SourceError::Stopped { .. })) => break,
                 Err(error) => {
-                    if began.elapsed() > limits::BACKOFF_MAX {
+                    // It worked for a while, or took something in.
+                    let has = self.standing.facts().flushed;
+                    if has > had || began.elapsed() > limits::BACKOFF_MAX {
                         wait = limits::BACKOFF_MIN;
                     }
                     self.failed(error);

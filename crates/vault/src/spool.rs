@@ -14,6 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::{Code, Coded, Lsn, SourceName};
+use holdfast_store::durable::make_folder;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use segment::{Segment, SegmentBytes};
@@ -134,12 +135,9 @@ impl Spool {
     /// Opens the folder of `source` below the state directory, making it if need be.
     pub(crate) fn open(state: &Path, source: &SourceName) -> Result<Self, SpoolError> {
         let folder = state.join("spool").join(source.as_str());
-        fs::create_dir_all(&folder).map_err(SpoolError::of("make", &folder))?;
-        let spool = Self { folder };
-        for folder in spool.folder.ancestors().take(3) {
-            sync_folder(folder)?;
-        }
-        Ok(spool)
+        make_folder(&folder).map_err(SpoolError::of("make", &folder))?;
+        sync_folder(&folder)?;
+        Ok(Self { folder })
     }
 
     /// Returns which cluster it belongs to, once that is known.

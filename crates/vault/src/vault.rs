@@ -102,9 +102,11 @@ impl Vault {
         key: SigningKey,
         clock: Clock,
     ) -> Result<Self, VaultError> {
-        std::fs::create_dir_all(&config.state).map_err(|source| VaultError::State {
-            path: config.state.clone(),
-            source,
+        holdfast_store::durable::make_folder(&config.state).map_err(|source| {
+            VaultError::State {
+                path: config.state.clone(),
+                source,
+            }
         })?;
         let repository = Repository::open_writer(&config.repository, key.clone(), clock.clone())?;
         let standings = config

@@ -101,7 +101,12 @@ impl Disk {
 
     /// Prepares one fault; the one before is forgotten.
     pub fn arm(&self, fault: Fault) {
-        self.model().arm(fault);
+        self.model().arm(fault, None);
+    }
+
+    /// As [`Disk::arm`], but only steps of one kind count.
+    pub fn arm_on(&self, step: Step, fault: Fault) {
+        self.model().arm(fault, Some(step));
     }
 
     /// Whether the armed fault has happened.

@@ -10,6 +10,8 @@ use holdfast_core::{ByteCount, Timestamp};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::durable;
+
 use super::{ObjectError, ObjectKey, ObjectStore, Range};
 
 /// The file that says what the directory is.
@@ -56,11 +58,7 @@ impl DirectoryStore {
     /// # Errors
     /// [`ObjectError::NotARepository`] when something else lies there; nothing is then written.
     pub fn create_or_open(root: &Path, fresh: &Marker) -> Result<Self, ObjectError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .map_err(|source| trouble("make", root, source))?;
+        durable::make_folder(root).map_err(|source| trouble("make", root, source))?;
         if root.join(MARKER).exists() {
             return Self::open(root);
         }

@@ -127,7 +127,15 @@ fn fill(
     let kept = pieces.iter().filter(|piece| !is_spool(piece));
     for piece in kept.chain(pieces.iter().filter(is_spool)) {
         let content = match &piece.origin {
-            Origin::Spool(path) => spool_file(path, at)?,
+            Origin::Spool(path) => match spool_file(path, at) {
+                // A running vault has put the whole segment into the repository since we looked.
+                Err(RepositoryError::Spool { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    return shipped((reader, at), start);
+                }
+                read => read?,
+            },
             Origin::Segment(_) | Origin::Tail(_) => reader.read_log(at, piece)?,
         };
         let offset = usize::try_from(piece.start.since(start).0).unwrap_or(usize::MAX);
@@ -136,6 +144,20 @@ fn fill(
         }
     }
     Ok(filled)
+}
+
+/// Returns a whole segment that has come into the repository meanwhile.
+fn shipped((reader, at): (&Reader, &WalPlace), start: Lsn) -> Result<Vec<u8>, RepositoryError> {
+    let log = reader.log(at)?;
+    let is_it = |piece: &&Piece| piece.start == start && matches!(piece.origin, Origin::Segment(_));
+    match log.pieces.iter().find(is_it) {
+        Some(segment) => reader.read_log(at, segment),
+        None => Err(RepositoryError::MissingLog {
+            timeline: at.timeline,
+            from: start,
+            to: Lsn(start.0.saturating_add(u64::from(at.segment_bytes))),
+        }),
+    }
 }
 
 /// Appends what is new in `content`, which begins at `offset`; a hole before it leaves all as it is.

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
 
 use holdfast_core::Lsn;
 
@@ -18,6 +19,8 @@ pub(crate) struct SpoolWriter {
     next: Lsn,
     durable: Lsn,
     open: Option<Open>,
+    /// A sync failed: nothing more counts as durable until the stream begins again.
+    failed: bool,
 }
 
 struct Open {
@@ -41,6 +44,7 @@ impl SpoolWriter {
             next: from.start,
             durable: from.start,
             open: None,
+            failed: false,
         }
     }
 
@@ -80,14 +84,14 @@ impl SpoolWriter {
             && let Some(open) = &self.open
         {
             let path = self.spool.path(open.segment, self.size);
-            if let Err(error) = open.file.sync_data() {
-                // After a failed sync the system may call the pages clean that never reached the disk:
-                // this file is not to be believed any more.
-                if error.kind() != io::ErrorKind::StorageFull {
-                    self.spool.set_aside(open.segment, self.size)?;
-                }
-                return Err(SpoolError::of("sync", &path)(error));
-            }
+            let synced = match self.failed {
+                true => Err(io::Error::other("an earlier sync of it failed")),
+                false => open.file.sync_data(),
+            };
+            // The system may now call pages clean that never reached the disk, and a second sync would
+            // succeed. What was durable before stays where it is; the rest is received and written anew.
+            self.failed = synced.is_err();
+            synced.map_err(SpoolError::of("sync", &path))?;
         }
         self.durable = self.next;
         Ok(self.durable)
@@ -108,7 +112,7 @@ impl SpoolWriter {
         };
         let known = open.stored.saturating_sub(offset).min(length(part));
         let known = usize::try_from(known).unwrap_or(0);
-        let (again, new) = part.split_at_checked(known).unwrap_or((part, &[]));
+        let again = part.get(..known).unwrap_or(part);
         let mut before = vec![0; again.len()];
         open.file
             .read_exact_at(&mut before, offset)
@@ -121,14 +125,16 @@ impl SpoolWriter {
                 .saturating_add(u64::try_from(index).unwrap_or(0)));
             return self.replace(segment, at, part);
         }
+        // What is there already may be there in memory only, after a sync that failed: all is written.
         open.file
-            .write_all_at(new, offset.saturating_add(length(again)))
+            .write_all_at(part, offset)
             .map_err(SpoolError::of("write", &path))?;
         open.stored = open.stored.max(offset.saturating_add(length(part)));
         Ok(())
     }
 
-    /// Puts a file whose end is not what the source sends aside and writes it anew.
+    /// Writes a file whose end is not what the source sends anew, beside the old one, and gives it its
+    /// name when it is durable: what was acknowledged is there at every moment.
     fn replace(&mut self, segment: Segment, at: Lsn, part: &[u8]) -> Result<(), SpoolError> {
         if at < self.kept {
             return Err(SpoolError::Diverged { at });
@@ -137,16 +143,11 @@ impl SpoolWriter {
         let same = self.next.since(segment.start).0;
         let head = self.spool.read(segment, self.size, segment.start, same)?;
         self.open = None;
-        self.spool.set_aside(segment, self.size)?;
-        let mut open = self.spool.open_segment(segment, self.size)?;
-        let path = self.spool.path(segment, self.size);
+        self.spool.link_aside(segment, self.size)?;
         let whole = [head.as_slice(), part].concat();
-        open.file
-            .write_all_at(&whole, 0)
-            .and_then(|()| open.file.sync_data())
-            .map_err(SpoolError::of("write", &path))?;
-        open.stored = length(&whole);
-        self.open = Some(open);
+        let path = self.spool.path(segment, self.size);
+        self.spool.replace_file(&path, &whole)?;
+        self.open = Some(self.spool.open_segment(segment, self.size)?);
         Ok(())
     }
 }
@@ -188,18 +189,27 @@ impl Spool {
 
     /// Renames a file that is not to be believed; it stays as evidence.
     fn set_aside(&self, segment: Segment, size: SegmentBytes) -> Result<(), SpoolError> {
-        let path = self.path(segment, size);
-        for number in 1..=ASIDE_MAX {
-            let aside = self
-                .folder
-                .join(format!("{}.torn-{number}", segment.name(size)));
-            if number < ASIDE_MAX && aside.exists() {
-                continue;
-            }
-            fs::rename(&path, &aside).map_err(SpoolError::of("set aside", &path))?;
-            break;
-        }
+        let (path, aside) = (self.path(segment, size), self.aside(segment, size));
+        fs::rename(&path, &aside).map_err(SpoolError::of("set aside", &path))?;
         sync_folder(&self.folder)
+    }
+
+    /// Keeps a file that is about to be replaced, as evidence.
+    fn link_aside(&self, segment: Segment, size: SegmentBytes) -> Result<(), SpoolError> {
+        let (path, aside) = (self.path(segment, size), self.aside(segment, size));
+        match fs::hard_link(&path, &aside) {
+            // The most that is kept as evidence is kept.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked.map_err(SpoolError::of("set aside", &path)),
+        }
+    }
+
+    /// Returns the first name for evidence that is free, or the last.
+    fn aside(&self, segment: Segment, size: SegmentBytes) -> PathBuf {
+        let name = segment.name(size);
+        let named = |number: u32| self.folder.join(format!("{name}.torn-{number}"));
+        let free = (1..ASIDE_MAX).map(named).find(|path| !path.exists());
+        free.unwrap_or_else(|| named(ASIDE_MAX))
     }
 }
 

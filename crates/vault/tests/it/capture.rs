@@ -5,7 +5,7 @@ mod killed;
 mod majors;
 mod refusals;
 mod repository;
-mod scene;
+pub mod scene;
 mod slot;
 mod streaming;
 mod timeline;

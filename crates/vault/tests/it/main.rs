@@ -5,6 +5,8 @@ mod capture;
 #[cfg(test)]
 mod drill;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod kept;

@@ -106,13 +106,23 @@ pub(super) struct Node {
     pub(super) owner: (u32, u32),
 }
 
+/// A fault that has yet to happen.
+#[derive(Clone, Copy)]
+struct Armed {
+    fault: Fault,
+    /// Only steps of this kind count.
+    on: Option<Step>,
+    /// How many of them succeed before.
+    left: u64,
+}
+
 /// The whole disk.
 pub(super) struct Model {
     nodes: BTreeMap<u64, Node>,
     next: u64,
     groups: u64,
     steps: u64,
-    armed: Option<(Fault, u64)>,
+    armed: Option<Armed>,
     tripped: Option<(Step, String)>,
     is_dead: bool,
     is_full: bool,
@@ -122,7 +132,8 @@ impl Default for Model {
     fn default() -> Self {
         let root = Node {
             content: Content::Folder(FolderNode::default()),
-            mode: 0o755,
+            // The kernel lets nobody else in; the bits say so.
+            mode: 0o700,
             owner: (0, 0),
         };
         Self {
@@ -140,9 +151,10 @@ impl Default for Model {
 
 /// Faults.
 impl Model {
-    pub(super) fn arm(&mut self, fault: Fault) {
+    pub(super) fn arm(&mut self, fault: Fault, on: Option<Step>) {
         let (Fault::Error { after } | Fault::Full { after } | Fault::Kill { after, .. }) = fault;
-        self.armed = Some((fault, self.steps.saturating_add(after)));
+        let left = after;
+        self.armed = Some(Armed { fault, on, left });
         self.tripped = None;
     }
 
@@ -165,32 +177,37 @@ impl Model {
         if self.is_dead {
             return Err(Refused::Failed);
         }
-        let number = self.steps;
-        self.steps = number.saturating_add(1);
-        if let Some((fault, at)) = self.armed
-            && number >= at
-        {
+        self.steps = self.steps.saturating_add(1);
+        if let Some(fault) = self.due(step) {
+            self.tripped = Some((step, what.to_owned()));
             match fault {
-                Fault::Full { .. } if !step.needs_room() => {}
+                Fault::Error { .. } => return Err(Refused::Failed),
                 Fault::Full { .. } => self.is_full = true,
-                Fault::Error { .. } => {}
                 Fault::Kill { victim, .. } => {
                     self.is_dead = true;
                     let _ = signals::send(victim, Signal::KILL);
+                    return Err(Refused::Failed);
                 }
-            }
-            if !matches!(fault, Fault::Full { .. }) || step.needs_room() {
-                self.armed = None;
-                self.tripped = Some((step, what.to_owned()));
-            }
-            if !matches!(fault, Fault::Full { .. }) {
-                return Err(Refused::Failed);
             }
         }
         if self.is_full && step.needs_room() {
             return Err(Refused::Full);
         }
         Ok(())
+    }
+
+    /// Returns the fault that happens at this step.
+    fn due(&mut self, step: Step) -> Option<Fault> {
+        let armed = self.armed.as_mut()?;
+        let is_full = matches!(armed.fault, Fault::Full { .. });
+        if armed.on.is_some_and(|on| on != step) || (is_full && !step.needs_room()) {
+            return None;
+        }
+        if let Some(left) = armed.left.checked_sub(1) {
+            armed.left = left;
+            return None;
+        }
+        self.armed.take().map(|armed| armed.fault)
     }
 
     pub(super) fn power_cut(&mut self, survives: Survives, seed: u64) {

@@ -28,6 +28,8 @@ pub const POLL: Duration = Duration::from_millis(10);
 pub struct Scene {
     pub dir: TestDir,
     pub ack: AckAt,
+    /// Where the vault keeps its things.
+    root: PathBuf,
 }
 
 /// A vault that runs inside the test.
@@ -46,9 +48,21 @@ impl Drop for Running {
 
 impl Scene {
     pub fn new() -> Self {
+        let dir = TestDir::new("vault").unwrap();
+        let root = dir.path().to_owned();
         Self {
-            dir: TestDir::new("vault").unwrap(),
+            dir,
+            root,
             ack: AckAt::Spool,
+        }
+    }
+
+    /// Keeps what the vault keeps somewhere else, such as on a disk that fails.
+    pub fn at(root: &Path) -> Self {
+        let root = root.to_owned();
+        Self {
+            root,
+            ..Self::new()
         }
     }
 
@@ -58,11 +72,11 @@ impl Scene {
     }
 
     pub fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.root.join("state")
     }
 
     pub fn repository(&self) -> PathBuf {
-        self.dir.path().join("repository")
+        self.root.join("repository")
     }
 
     pub fn source(&self, url: &str, mode: AckMode) -> SourceConfig {

@@ -66,7 +66,7 @@ fn a_failed_sync_loses_what_it_should_keep() {
     let number = file(&mut model, "f");
     model.sync_folder(ROOT).unwrap();
     model.write(number, 0, b"lost").unwrap();
-    model.arm(Fault::Error { after: 0 });
+    model.arm(Fault::Error { after: 0 }, Some(Step::Sync));
     assert_eq!(model.sync(number), Err(Refused::Failed));
     assert_eq!(model.tripped(), Some((Step::Sync, String::new())));
     model.write(number, 4, b"more").unwrap();
@@ -78,7 +78,7 @@ fn a_failed_sync_loses_what_it_should_keep() {
 fn a_full_disk_refuses_what_needs_room_until_it_is_mended() {
     let mut model = Model::default();
     let number = file(&mut model, "f");
-    model.arm(Fault::Full { after: 1 });
+    model.arm(Fault::Full { after: 1 }, None);
     model.write(number, 0, b"1").unwrap();
     model.sync(number).unwrap();
     assert_eq!(model.tripped(), None);
