@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::{Code, Coded, Resource, Secret, SourceName, Untrusted};
+use holdfast_store::object::Location;
 use serde::Deserialize;
 
 /// The file that `holdfast init` writes.
@@ -357,8 +358,8 @@ impl Config {
     }
 
     /// Returns where the vault's repository lies.
-    pub fn repository(&self) -> PathBuf {
-        self.state_dir.join(&self.vault.repository)
+    pub fn repository(&self) -> Location {
+        self.state_dir.join(&self.vault.repository).into()
     }
 
     /// Returns guard's folder in the state.
@@ -392,7 +393,7 @@ mod tests {
         assert!(config.guard.pg_listen.ip().is_loopback());
         assert_eq!(
             config.repository(),
-            Path::new("/base/holdfast-state/repository")
+            Location::Directory("/base/holdfast-state/repository".into())
         );
     }
 

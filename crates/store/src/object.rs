@@ -4,16 +4,20 @@
 
 mod directory;
 mod key;
+mod location;
+mod marker;
 
 use std::io;
-use std::path::PathBuf;
 
-use holdfast_core::{ByteCount, Code, Coded, Untrusted};
+use holdfast_core::{ByteCount, Code, Coded, Timestamp, Untrusted};
+use serde::{Deserialize, Serialize};
 
-pub use directory::{DirectoryStore, Marker, WriterLock};
+pub use directory::{DirectoryStore, WriterLock};
 pub use key::{KeyError, ObjectKey};
+pub use location::{Backend, Location};
+pub use marker::Marker;
 
-/// Where the vault's objects rest. What capture and restore are given: create, read, list; no more.
+/// Where the vault's objects rest. What capture and restore are given: create, read, list, lock; no more.
 pub trait ObjectStore: Send + Sync {
     /// Stores `body` under `key`; when this returns, it is durable and complete.
     ///
@@ -33,17 +37,56 @@ pub trait ObjectStore: Send + Sync {
     /// [`ObjectError::Missing`], [`ObjectError::Short`] when the object ends before.
     fn get_range(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, ObjectError>;
 
-    /// Returns the object's size, or `None` when there is none.
+    /// Returns the object's size and lock, or `None` when there is no such object.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn head(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError>;
+    fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError>;
 
     /// Returns all keys below `prefix` (whole segments, such as `prod/wal`) with their sizes, in order.
     ///
     /// # Errors
     /// When the store cannot be read. A prefix without objects is an empty list.
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError>;
+
+    /// Locks the object until then; a lock only ever grows, an earlier time changes nothing.
+    ///
+    /// What a lock is worth says [`ObjectStore::promise`].
+    ///
+    /// # Errors
+    /// [`ObjectError::Missing`], and when the store refuses.
+    fn lock_until(&self, key: &ObjectKey, until: Timestamp) -> Result<(), ObjectError>;
+
+    /// Returns the time by the clock of the storage, which need not be the clock of this machine.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn now(&self) -> Result<Timestamp, ObjectError>;
+
+    /// Returns what may be said of locked objects.
+    fn promise(&self) -> Promise;
+}
+
+/// What is known of an object without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its size.
+    pub bytes: ByteCount,
+    /// Until when it is locked, by the storage's clock; `None` when it is not.
+    pub locked_until: Option<Timestamp>,
+}
+
+/// What may be said of locked objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "promise", rename_all = "lowercase")]
+pub enum Promise {
+    /// They can be kept or lost by the rules of this machine only: whoever rules it can remove them.
+    Advisory {
+        /// Why no more can be said.
+        why: String,
+    },
+    /// Nobody can remove or change them before the lock ends: the storage was seen to refuse it.
+    Compliance,
 }
 
 /// A run of bytes inside an object.
@@ -70,10 +113,10 @@ pub enum ObjectError {
         source: io::Error,
     },
     /// Another vault writes to this repository.
-    #[error("the repository `{}` is in use by {holder}", path.display())]
+    #[error("the repository `{place}` is in use by {holder}")]
     InUse {
         /// The repository.
-        path: PathBuf,
+        place: String,
         /// Who holds it: process, host, since when.
         holder: String,
     },
@@ -90,29 +133,32 @@ pub enum ObjectError {
     /// There is no such object.
     #[error("`{0}` is not in the repository")]
     Missing(ObjectKey),
-    /// The directory is not empty and not a repository.
-    #[error("`{}` holds something else than a repository (`{}`)", path.display(), Untrusted(found))]
+    /// The place is not empty and not a repository.
+    #[error(
+        "`{place}` holds something else than a repository (`{}`)",
+        Untrusted(found)
+    )]
     NotARepository {
-        /// The directory.
-        path: PathBuf,
+        /// The place.
+        place: String,
         /// One thing that lies there.
         found: String,
     },
     /// Made by a newer version.
-    #[error("the repository `{}` has format {found}, newer than {known}", path.display())]
+    #[error("the repository `{place}` has format {found}, newer than {known}")]
     NewerFormat {
-        /// The directory.
-        path: PathBuf,
+        /// The repository.
+        place: String,
         /// Its format.
         found: u32,
         /// The newest format this version knows.
         known: u32,
     },
     /// Another repository than expected.
-    #[error("the repository `{}` is `{}`, not `{expected}`", path.display(), Untrusted(found))]
+    #[error("the repository `{place}` is `{}`, not `{expected}`", Untrusted(found))]
     OtherRepository {
-        /// The directory.
-        path: PathBuf,
+        /// The repository.
+        place: String,
         /// Its id.
         found: String,
         /// The id expected.
@@ -132,10 +178,10 @@ pub enum ObjectError {
         limit: ByteCount,
     },
     /// The marker file cannot be read as one.
-    #[error("the marker of the repository `{}` is not readable", path.display())]
+    #[error("the marker of the repository `{place}` is not readable")]
     Unreadable {
-        /// The marker file.
-        path: PathBuf,
+        /// The repository.
+        place: String,
     },
 }
 

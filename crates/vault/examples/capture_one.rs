@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ledger = Ledger::open(&state.join("ledger"), key.clone(), clock())?;
     let config = VaultConfig {
         state,
-        repository,
+        repository: repository.into(),
         sources: vec![source],
         postgres: PostgresConfig {
             dirs: std::env::split_paths(&std::env::var_os("PROGRAMS").unwrap_or_default())

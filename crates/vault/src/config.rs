@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::{SourceName, Timestamp};
+use holdfast_store::object::Location;
 use serde::{Deserialize, Serialize};
 
 use crate::source::ConnectionUrl;
@@ -145,8 +146,8 @@ impl Default for DrillConfig {
 pub struct VaultConfig {
     /// The vault's own state: the spool, drills.
     pub state: PathBuf,
-    /// The repository's directory.
-    pub repository: PathBuf,
+    /// Where the repository is.
+    pub repository: Location,
     /// The sources.
     pub sources: Vec<SourceConfig>,
     /// PostgreSQL's programs.

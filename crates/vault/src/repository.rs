@@ -21,13 +21,12 @@ mod types;
 mod v1;
 mod writer;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use holdfast_core::{ErrorChain, Lsn, Proof, SignedProof, SourceName};
-use holdfast_store::object::{DirectoryStore, Marker, ObjectError, ObjectStore, WriterLock};
+use holdfast_store::object::{Location, Marker, ObjectError, ObjectStore, WriterLock};
 
 use crate::config::Clock;
 
@@ -72,14 +71,14 @@ impl Writing {
 }
 
 impl Repository {
-    /// Makes the repository in `directory` or opens it, and becomes its one writer.
+    /// Makes the repository at `location` or opens it, and becomes its one writer.
     ///
     /// # Errors
     /// [`RepositoryError::OtherKey`] when its manifests are signed with another key,
     /// [`RepositoryError::OldFormat`] when it has format 1, and what the store says: in use, something
     /// else than a repository, a newer format.
     pub fn open_writer(
-        directory: &Path,
+        location: &Location,
         key: SigningKey,
         clock: Clock,
     ) -> Result<Self, RepositoryError> {
@@ -94,7 +93,7 @@ impl Repository {
             created: clock(),
             vault_key: HEXLOWER.encode(key.verifying_key().as_bytes()),
         };
-        let store = DirectoryStore::create_or_open(directory, &fresh)?;
+        let store = location.create_or_open(&fresh)?;
         let found = store.marker().format;
         if Format::of_marker(found) == Format::V1 {
             return Err(RepositoryError::OldFormat { found });
@@ -104,7 +103,7 @@ impl Repository {
         }
         let holder = format!("process {} since {}", std::process::id(), clock());
         let lock = store.lock(&holder)?;
-        Ok(Self::assemble(Arc::new(store), key, clock, Some(lock)))
+        Ok(Self::assemble(store, key, clock, Some(lock)))
     }
 
     /// Writes to any store, without a lock: for stores that tests make fail.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::{ActionId, ByteCount, Lsn, PointId, SourceName, Timestamp};
+use holdfast_store::object::Location;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PostgresConfig;
@@ -98,8 +99,8 @@ impl FromStr for RestoreTarget {
 pub struct Place {
     /// The vault's state directory, which holds the spool; it may be lost.
     pub state: PathBuf,
-    /// The repository's directory.
-    pub repository: PathBuf,
+    /// Where the repository is.
+    pub repository: Location,
     /// The key that manifests must be signed with; `None` trusts the one in the repository's marker.
     pub vault_key: Option<VerifyingKey>,
     /// PostgreSQL's programs.

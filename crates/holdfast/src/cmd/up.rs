@@ -139,10 +139,7 @@ fn announce(config: &Config, doors: Option<guard::Addresses>, captures: bool, ou
             text.push_str(&format!("HTTP door        {}\n", doors.http));
         }
         if captures {
-            text.push_str(&format!(
-                "repository       {}\n",
-                config.repository().display()
-            ));
+            text.push_str(&format!("repository       {}\n", config.repository()));
         }
         let sources = match sources.is_empty() {
             true => "none yet: `holdfast source add`".to_owned(),

@@ -5,38 +5,20 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use holdfast_core::{ByteCount, Timestamp};
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-use super::{ObjectError, ObjectKey, ObjectStore, Range};
+use super::marker::{LIMIT_MARKER_BYTES, MARKER};
+use super::{Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range};
 
-/// The file that says what the directory is.
-const MARKER: &str = "holdfast-repository.json";
 /// The file whose lock the writer holds.
 const LOCK: &str = "holdfast-repository.lock";
 /// Where objects are written before they have their name. A dot keeps it out of the key space.
 const STAGING: &str = ".staging";
-/// The format that this version writes; older ones are read.
-const FORMAT: u32 = 2;
-/// The largest marker that is read, in bytes.
-const LIMIT_MARKER_BYTES: u64 = 16 * 1024;
-
-/// What the marker file states.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marker {
-    /// The repository format, 1 or 2.
-    pub format: u32,
-    /// A random name that no other repository has.
-    pub id: String,
-    /// When it was made.
-    pub created: Timestamp,
-    /// The vault's public key, 64 hexadecimal digits: manifests are signed with it.
-    pub vault_key: String,
-}
 
 /// A repository in a directory.
 #[derive(Debug)]
@@ -70,19 +52,13 @@ impl DirectoryStore {
                 .into_owned();
             if name != STAGING && name != LOCK && name != "lost+found" {
                 return Err(ObjectError::NotARepository {
-                    path: root.to_owned(),
+                    place: root.display().to_string(),
                     found: name,
                 });
             }
         }
         let store = Self::at(root, fresh.clone());
-        let text = serde_json::to_vec_pretty(fresh).map_err(|error| {
-            trouble(
-                "write the marker of",
-                root,
-                io::Error::other(error.to_string()),
-            )
-        })?;
+        let text = fresh.text(&root.display().to_string())?;
         match store.place(&text, &root.join(MARKER)) {
             Ok(()) => Ok(store),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::open(root),
@@ -100,7 +76,7 @@ impl DirectoryStore {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ObjectError::NotARepository {
-                    path: root.to_owned(),
+                    place: root.display().to_string(),
                     found: format!("no {MARKER}"),
                 });
             }
@@ -110,72 +86,13 @@ impl DirectoryStore {
         file.take(LIMIT_MARKER_BYTES)
             .read_to_end(&mut text)
             .map_err(|source| trouble("read", &path, source))?;
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let unreadable = |_| ObjectError::Unreadable { path: path.clone() };
-        let Format { format } = serde_json::from_slice(&text).map_err(unreadable)?;
-        if format > FORMAT {
-            return Err(ObjectError::NewerFormat {
-                path: root.to_owned(),
-                found: format,
-                known: FORMAT,
-            });
-        }
-        let marker: Marker = serde_json::from_slice(&text).map_err(unreadable)?;
+        let marker = Marker::read(&text, &root.display().to_string())?;
         Ok(Self::at(root, marker))
-    }
-
-    /// Returns what the marker states.
-    pub fn marker(&self) -> &Marker {
-        &self.marker
     }
 
     /// Returns the directory.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Makes this process the one writer; `holder` is what a second one is told.
-    ///
-    /// Objects that were being written when an earlier writer died are removed: they never had a name.
-    ///
-    /// # Errors
-    /// [`ObjectError::InUse`] names who holds it.
-    pub fn lock(&self, holder: &str) -> Result<WriterLock, ObjectError> {
-        let path = self.root.join(LOCK);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| trouble("open", &path, source))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let _ = file.take(1024).read_to_string(&mut text);
-                let holder = if text.is_empty() {
-                    "another process".to_owned()
-                } else {
-                    text
-                };
-                return Err(ObjectError::InUse {
-                    path: self.root.clone(),
-                    holder,
-                });
-            }
-            Err(errno) => return Err(trouble("lock", &path, errno.into())),
-        }
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.write_all(holder.as_bytes()))
-            .and_then(|()| self.clear_staging());
-        written.map_err(|source| trouble("write", &path, source))?;
-        Ok(WriterLock { _file: file })
     }
 
     fn at(root: &Path, marker: Marker) -> Self {
@@ -244,6 +161,48 @@ impl DirectoryStore {
     }
 }
 
+impl Backend for DirectoryStore {
+    fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// Objects that were being written when an earlier writer died are removed: they never had a name.
+    fn lock(&self, holder: &str) -> Result<WriterLock, ObjectError> {
+        let path = self.root.join(LOCK);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| trouble("open", &path, source))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let _ = file.take(1024).read_to_string(&mut text);
+                let holder = if text.is_empty() {
+                    "another process".to_owned()
+                } else {
+                    text
+                };
+                return Err(ObjectError::InUse {
+                    place: self.root.display().to_string(),
+                    holder,
+                });
+            }
+            Err(errno) => return Err(trouble("lock", &path, errno.into())),
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.write_all(holder.as_bytes()))
+            .and_then(|()| self.clear_staging());
+        written.map_err(|source| trouble("write", &path, source))?;
+        Ok(WriterLock { _file: file })
+    }
+}
+
 impl ObjectStore for DirectoryStore {
     fn create_new(&self, key: &ObjectKey, body: &[u8]) -> Result<(), ObjectError> {
         let path = self.path(key);
@@ -292,12 +251,20 @@ impl ObjectStore for DirectoryStore {
         Ok(body)
     }
 
-    fn head(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
-        match fs::metadata(self.path(key)) {
-            Ok(metadata) => Ok(Some(ByteCount(metadata.len()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(trouble("read", Path::new(key.as_str()), source)),
-        }
+    fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError> {
+        let name = Path::new(key.as_str());
+        let metadata = match fs::metadata(self.path(key)) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(trouble("read", name, source)),
+        };
+        let modified = metadata
+            .modified()
+            .map_err(|source| trouble("read", name, source))?;
+        Ok(Some(Head {
+            bytes: ByteCount(metadata.len()),
+            locked_until: (modified > SystemTime::now()).then(|| Timestamp::from(modified)),
+        }))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
@@ -333,6 +300,33 @@ impl ObjectStore for DirectoryStore {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// The lock is the file's time of modification, for everybody to see: no file system enforces it.
+    fn lock_until(&self, key: &ObjectKey, until: Timestamp) -> Result<(), ObjectError> {
+        let file = self.open_object(key)?;
+        let name = Path::new(key.as_str());
+        let micros = u64::try_from(until.0).unwrap_or(0);
+        let until = SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_micros(micros))
+            .ok_or_else(|| trouble("lock", name, io::ErrorKind::InvalidInput.into()))?;
+        let modified = file.metadata().and_then(|metadata| metadata.modified());
+        if modified.map_err(|source| trouble("read", name, source))? >= until {
+            return Ok(());
+        }
+        file.set_modified(until)
+            .and_then(|()| file.sync_all())
+            .map_err(|source| trouble("lock", name, source))
+    }
+
+    fn now(&self) -> Result<Timestamp, ObjectError> {
+        Ok(SystemTime::now().into())
+    }
+
+    fn promise(&self) -> Promise {
+        Promise::Advisory {
+            why: "a directory can be emptied by whoever rules this machine".to_owned(),
+        }
     }
 }
 

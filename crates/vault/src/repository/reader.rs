@@ -1,11 +1,10 @@
 //! Reading the repository: beside a running vault, or years later, with the public key alone.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::{ByteCount, PointId, SignedProof, SourceName};
-use holdfast_store::object::{DirectoryStore, ObjectError, ObjectKey, ObjectStore};
+use holdfast_store::object::{Location, ObjectError, ObjectKey, ObjectStore};
 
 use super::format::{self, Format, Kind, damaged};
 use super::log::{self, Log, Piece};
@@ -40,21 +39,21 @@ impl AnyManifest {
 }
 
 impl Reader {
-    /// Opens the repository in `directory`; `key` is what manifests must be signed with, `None` trusts
+    /// Opens the repository at `location`; `key` is what manifests must be signed with, `None` trusts
     /// the one in the repository's marker.
     ///
     /// # Errors
     /// When there is none, or it has a newer format.
-    pub fn open(directory: &Path, key: Option<VerifyingKey>) -> Result<Self, RepositoryError> {
-        let store = DirectoryStore::open(directory)?;
+    pub fn open(location: &Location, key: Option<VerifyingKey>) -> Result<Self, RepositoryError> {
+        let store = location.open()?;
         let stated = || {
             manifest::marker_key(&store.marker().vault_key).ok_or_else(|| ObjectError::Unreadable {
-                path: directory.to_owned(),
+                place: location.to_string(),
             })
         };
         let key = key.map_or_else(stated, Ok)?;
         let format = Format::of_marker(store.marker().format);
-        Ok(Self::of_format(Arc::new(store), key, format))
+        Ok(Self::of_format(store, key, format))
     }
 
     /// Reads from any store that has format 2.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{ByteCount, PointId, Timestamp};
-use holdfast_store::object::{ObjectError, ObjectKey, ObjectStore, Range};
+use holdfast_store::object::{Head, ObjectError, ObjectKey, ObjectStore, Promise, Range};
 use proptest::prelude::*;
 
 use super::{
@@ -53,11 +53,12 @@ impl ObjectStore for Memory {
             .ok_or_else(|| ObjectError::Short(key.clone()))
     }
 
-    fn head(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
+    fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError> {
         let objects = self.objects.lock().unwrap();
-        Ok(objects
-            .get(key)
-            .map(|body| ByteCount(u64::try_from(body.len()).unwrap())))
+        Ok(objects.get(key).map(|body| Head {
+            bytes: ByteCount(u64::try_from(body.len()).unwrap()),
+            locked_until: None,
+        }))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
@@ -69,6 +70,21 @@ impl ObjectStore for Memory {
         Ok(listed
             .map(|(key, body)| (key.clone(), ByteCount(u64::try_from(body.len()).unwrap())))
             .collect())
+    }
+
+    fn lock_until(&self, key: &ObjectKey, _until: Timestamp) -> Result<(), ObjectError> {
+        let found = self.head(key)?.map(|_| ());
+        found.ok_or_else(|| ObjectError::Missing(key.clone()))
+    }
+
+    fn now(&self) -> Result<Timestamp, ObjectError> {
+        Ok(Timestamp(0))
+    }
+
+    fn promise(&self) -> Promise {
+        Promise::Advisory {
+            why: "memory".to_owned(),
+        }
     }
 }
 

@@ -6,11 +6,14 @@ use super::{Place, RestoreError};
 
 /// Refuses a directory inside the repository or the spool, also by way of a link.
 pub(super) fn check(into: &Path, place: &Place) -> Result<(), RestoreError> {
-    for (kept, what) in [
-        (place.repository.clone(), "the repository"),
-        (place.state.join("spool"), "the spool"),
-    ] {
-        if resolve(into).starts_with(resolve(&kept)) {
+    let spool = place.state.join("spool");
+    let repository = place.repository.directory();
+    let repository = repository.map(|directory| (directory, "the repository"));
+    for (kept, what) in repository
+        .into_iter()
+        .chain([(spool.as_path(), "the spool")])
+    {
+        if resolve(into).starts_with(resolve(kept)) {
             return Err(RestoreError::Directory {
                 path: into.to_owned(),
                 why: format!("it lies inside {what}"),
@@ -47,7 +50,7 @@ mod tests {
         }
         Place {
             state: folder.join("state"),
-            repository: folder.join("repository"),
+            repository: folder.join("repository").into(),
             vault_key: None,
             postgres: PostgresConfig::default(),
         }
@@ -63,6 +66,7 @@ mod tests {
     fn a_restore_goes_to_a_new_place_and_never_over_anything() {
         let folder = tempfile::tempdir().unwrap();
         let place = place(folder.path());
+        let repository = folder.path().join("repository");
         let full = folder.path().join("full");
         fs::create_dir(&full).unwrap();
         fs::write(full.join("PG_VERSION"), "15\n").unwrap();
@@ -76,7 +80,7 @@ mod tests {
             (to_full, "not a directory"),
             (folder.path().join("file"), "not a directory"),
             (PathBuf::from("relative"), "not an absolute path"),
-            (place.repository.join("new"), "inside the repository"),
+            (repository.join("new"), "inside the repository"),
             (link.join("base/new"), "inside the repository"),
             (place.state.join("spool/prod/new"), "inside the spool"),
         ] {
@@ -85,7 +89,7 @@ mod tests {
             assert!(error.to_string().contains(why), "{into:?}: {error}");
         }
         assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
-        assert!(!place.repository.join("new").exists());
+        assert!(!repository.join("new").exists());
         for into in ["new", "state/drill", "deep/er/new"] {
             prepare(&folder.path().join(into), &place).unwrap();
         }

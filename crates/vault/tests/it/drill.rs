@@ -52,7 +52,7 @@ fn place(folder: &Path, installation: &Installation) -> Place {
     let bin = installation.program("postgres");
     Place {
         state: folder.join("state"),
-        repository: folder.join("repository"),
+        repository: folder.join("repository").into(),
         vault_key: Some(key().verifying_key()),
         postgres: PostgresConfig {
             dirs: vec![bin.parent().unwrap().to_owned()],

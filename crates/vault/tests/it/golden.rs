@@ -38,7 +38,7 @@ fn the_first_repository_of_version_1_is_still_read() {
     let into = folder.path().join("restored");
     let place = Place {
         state: folder.path().join("state"),
-        repository: golden(),
+        repository: golden().into(),
         vault_key: Some(key().verifying_key()),
         postgres: PostgresConfig::default(),
     };

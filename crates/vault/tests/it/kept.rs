@@ -51,9 +51,12 @@ impl Kept {
         }
         let server = builder.start().unwrap();
         let folder = TestDir::for_server("kept").unwrap();
-        let repository =
-            Repository::open_writer(&folder.path().join("repository"), key(), system_clock())
-                .unwrap();
+        let repository = Repository::open_writer(
+            &folder.path().join("repository").into(),
+            key(),
+            system_clock(),
+        )
+        .unwrap();
         let id = ask(
             &server.url(),
             "SELECT system_identifier::text FROM pg_control_system()",
@@ -225,7 +228,7 @@ impl Kept {
         let bin = self.server.installation().bin_dir.clone();
         Place {
             state: self.folder.path().join("state"),
-            repository: self.folder.path().join("repository"),
+            repository: self.folder.path().join("repository").into(),
             vault_key: Some(key().verifying_key()),
             postgres: PostgresConfig {
                 dirs: vec![bin],

@@ -77,7 +77,7 @@ fn start() -> PointStart {
 /// A repository with one base and its log: a whole segment, then two tails.
 fn filled(folder: &Path) -> (Repository, PointId) {
     let repository =
-        Repository::open_writer(&folder.join("repository"), key(), system_clock()).unwrap();
+        Repository::open_writer(&folder.join("repository").into(), key(), system_clock()).unwrap();
     let taken = taken(folder);
     let manifest = server_manifest(&taken, 77, &START.to_string(), &STOP.to_string());
     let mut writer = repository.begin_point(start()).unwrap();
@@ -103,7 +103,7 @@ fn filled(folder: &Path) -> (Repository, PointId) {
 fn bring_back(folder: &Path, name: &str) -> Result<PathBuf, RestoreError> {
     let place = Place {
         state: folder.join("state"),
-        repository: folder.join("repository"),
+        repository: folder.join("repository").into(),
         vault_key: Some(key().verifying_key()),
         postgres: PostgresConfig::default(),
     };
@@ -198,7 +198,8 @@ fn a_flipped_bit_or_a_cut_in_any_object_is_found_and_the_object_named() {
 fn an_interrupted_base_leaves_no_restore_point() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("repository");
-    let repository = Repository::open_writer(&directory, key(), system_clock()).unwrap();
+    let repository =
+        Repository::open_writer(&directory.clone().into(), key(), system_clock()).unwrap();
     let taken = taken(folder.path());
     let mut writer = repository.begin_point(start()).unwrap();
     put_files(&mut writer, &taken, Path::new("")).unwrap();
@@ -212,7 +213,8 @@ fn an_interrupted_base_leaves_no_restore_point() {
 fn a_base_that_is_not_what_postgresql_says_is_refused_and_the_file_named() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("repository");
-    let repository = Repository::open_writer(&directory, key(), system_clock()).unwrap();
+    let repository =
+        Repository::open_writer(&directory.clone().into(), key(), system_clock()).unwrap();
     let taken = taken(folder.path());
     let manifest = server_manifest(&taken, 77, &START.to_string(), &STOP.to_string());
     for (name, content) in [("base/5/page", vec![9; 8192]), ("base/5/one", vec![1, 2])] {
@@ -236,28 +238,40 @@ fn a_base_that_is_not_what_postgresql_says_is_refused_and_the_file_named() {
 fn a_second_writer_another_key_and_a_foreign_directory_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("repository");
-    let first = Repository::open_writer(&directory, key(), system_clock()).unwrap();
+    let first = Repository::open_writer(&directory.clone().into(), key(), system_clock()).unwrap();
     let code = |opened: Result<Repository, holdfast_vault::RepositoryError>| {
         opened.err().unwrap().code().as_str()
     };
     assert_eq!(
-        code(Repository::open_writer(&directory, key(), system_clock())),
+        code(Repository::open_writer(
+            &directory.clone().into(),
+            key(),
+            system_clock()
+        )),
         "ZU254"
     );
     drop(first);
     let other = SigningKey::from_bytes(&[8; 32]);
     assert_eq!(
-        code(Repository::open_writer(&directory, other, system_clock())),
+        code(Repository::open_writer(
+            &directory.clone().into(),
+            other,
+            system_clock()
+        )),
         "ZU251"
     );
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("photo.jpg"), "x").unwrap();
     assert_eq!(
-        code(Repository::open_writer(&foreign, key(), system_clock())),
+        code(Repository::open_writer(
+            &foreign.clone().into(),
+            key(),
+            system_clock()
+        )),
         "ZU251"
     );
-    assert!(Repository::open_writer(&directory, key(), system_clock()).is_ok());
+    assert!(Repository::open_writer(&directory.clone().into(), key(), system_clock()).is_ok());
 }
 
 #[test]
@@ -265,7 +279,7 @@ fn a_manifest_that_another_key_signed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(filled(folder.path()));
     let other = SigningKey::from_bytes(&[8; 32]).verifying_key();
-    let reader = Reader::open(&folder.path().join("repository"), Some(other)).unwrap();
+    let reader = Reader::open(&folder.path().join("repository").into(), Some(other)).unwrap();
     let refused = reader.bases(&at().source).unwrap_err();
     assert_eq!(refused.code().as_str(), "ZI305");
 }
@@ -317,7 +331,8 @@ fn a_full_disk_is_told_and_leaves_no_manifest() {
     let folder = tempfile::tempdir().unwrap();
     let directory = disk.path().join("repository");
     let result = std::panic::catch_unwind(|| {
-        let repository = Repository::open_writer(&directory, key(), system_clock()).unwrap();
+        let repository =
+            Repository::open_writer(&directory.clone().into(), key(), system_clock()).unwrap();
         let taken = taken(folder.path());
         let manifest = server_manifest(&taken, 77, &START.to_string(), &STOP.to_string());
         let mut writer = repository.begin_point(start()).unwrap();
@@ -345,7 +360,7 @@ fn spans_say_from_where_to_where_and_what_they_occupy() {
     let (_repository, point) = filled(folder.path());
     let place = Place {
         state: folder.path().join("state"),
-        repository: folder.path().join("repository"),
+        repository: folder.path().join("repository").into(),
         vault_key: None,
         postgres: PostgresConfig::default(),
     };

@@ -62,7 +62,7 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
     let nowhere = state.join("vault.key");
     let config = VaultConfig {
         state,
-        repository,
+        repository: repository.into(),
         sources: vec![source],
         postgres: PostgresConfig::default(),
         drill: DrillConfig {

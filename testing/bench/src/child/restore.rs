@@ -16,7 +16,7 @@ pub fn run(state: PathBuf, repository: PathBuf, into: PathBuf, programs: PathBuf
     let key = key::load(&state.join("vault.key"))?;
     let place = Place {
         state,
-        repository,
+        repository: repository.into(),
         vault_key: Some(key.verifying_key()),
         postgres: PostgresConfig {
             dirs: vec![programs],

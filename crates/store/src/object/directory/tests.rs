@@ -58,7 +58,10 @@ fn what_is_absent_or_of_another_size_is_told() {
         store.get_range(&key("a/b"), range),
         Err(ObjectError::Short(_))
     ));
-    assert_eq!(store.head(&key("a/b")).unwrap(), Some(ByteCount(3)));
+    assert_eq!(
+        store.head(&key("a/b")).unwrap().unwrap().bytes,
+        ByteCount(3)
+    );
     assert_eq!(store.head(&key("x")).unwrap(), None);
 }
 
@@ -97,10 +100,10 @@ fn a_directory_of_something_else_is_refused_and_left_alone() {
 fn a_newer_format_and_a_torn_marker_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(MARKER);
-    fs::write(&path, r#"{"format":2,"other":"shape"}"#).unwrap();
+    fs::write(&path, r#"{"format":3,"other":"shape"}"#).unwrap();
     assert!(matches!(
         DirectoryStore::create_or_open(folder.path(), &marker()),
-        Err(ObjectError::NewerFormat { found: 2, .. })
+        Err(ObjectError::NewerFormat { found: 3, .. })
     ));
     fs::write(&path, r#"{"format":1,"#).unwrap();
     assert!(matches!(
@@ -136,4 +139,26 @@ fn what_a_dead_writer_left_half_written_is_never_an_object() {
         fs::read_dir(folder.path().join(STAGING)).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn a_lock_of_a_directory_only_grows_and_is_called_advisory() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::create_or_open(folder.path(), &marker()).unwrap();
+    let day = Duration::from_secs(86_400);
+    let until = store.now().unwrap().plus(day);
+    assert!(matches!(
+        store.lock_until(&key("a/b"), until),
+        Err(ObjectError::Missing(_))
+    ));
+    store.create_new(&key("a/b"), b"one").unwrap();
+    let locked_until = || store.head(&key("a/b")).unwrap().unwrap().locked_until;
+    assert_eq!(locked_until(), None);
+    store.lock_until(&key("a/b"), until).unwrap();
+    assert_eq!(locked_until(), Some(until));
+    store.lock_until(&key("a/b"), until.minus(day)).unwrap();
+    assert_eq!(locked_until(), Some(until), "a lock was shortened");
+    store.lock_until(&key("a/b"), until.plus(day)).unwrap();
+    assert_eq!(locked_until(), Some(until.plus(day)));
+    assert!(matches!(store.promise(), Promise::Advisory { .. }));
 }

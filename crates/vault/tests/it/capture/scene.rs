@@ -96,7 +96,7 @@ impl Scene {
         let ledger = Ledger::open(&self.state().join("ledger"), key.clone(), clock()).unwrap();
         let config = VaultConfig {
             state: self.state(),
-            repository: self.repository(),
+            repository: self.repository().into(),
             sources: vec![self.source(url, AckMode::Asynchronous)],
             postgres: programs(),
             drill: DrillConfig {
@@ -235,7 +235,7 @@ impl Scene {
     pub fn place(&self) -> Place {
         Place {
             state: self.state(),
-            repository: self.repository(),
+            repository: self.repository().into(),
             vault_key: None,
             postgres: programs(),
         }

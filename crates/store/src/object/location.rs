@@ -1,0 +1,69 @@
+//! Where a repository is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{DirectoryStore, Marker, ObjectError, ObjectStore, WriterLock};
+
+/// Where a repository is, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A directory of this machine.
+    Directory(PathBuf),
+}
+
+/// A place of objects that is a repository: it has a marker, and one writer at a time.
+pub trait Backend: ObjectStore {
+    /// Returns what the marker states.
+    fn marker(&self) -> &Marker;
+
+    /// Makes this process the one writer; `holder` is what a second one is told.
+    ///
+    /// # Errors
+    /// [`ObjectError::InUse`] names who holds it.
+    fn lock(&self, holder: &str) -> Result<WriterLock, ObjectError>;
+}
+
+impl Location {
+    /// Opens the repository that is there.
+    ///
+    /// # Errors
+    /// [`ObjectError::NotARepository`], [`ObjectError::NewerFormat`], [`ObjectError::Unreadable`].
+    pub fn open(&self) -> Result<Arc<dyn Backend>, ObjectError> {
+        match self {
+            Self::Directory(path) => Ok(Arc::new(DirectoryStore::open(path)?)),
+        }
+    }
+
+    /// Opens the repository that is there, or makes one where nothing is.
+    ///
+    /// # Errors
+    /// As [`Location::open`]; nothing is written when something else lies there.
+    pub fn create_or_open(&self, fresh: &Marker) -> Result<Arc<dyn Backend>, ObjectError> {
+        match self {
+            Self::Directory(path) => Ok(Arc::new(DirectoryStore::create_or_open(path, fresh)?)),
+        }
+    }
+
+    /// Returns the directory, when it is one of this machine.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(path) => Some(path),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl From<PathBuf> for Location {
+    fn from(path: PathBuf) -> Self {
+        Self::Directory(path)
+    }
+}
