@@ -148,6 +148,14 @@ codes! {
     ZU306 "no PostgreSQL of the needed version was found",
     ZU307 "there is no restore point",
 
+    // vault: retention and the one writer
+    ZI352 "another vault has taken over the repository",
+    ZS351 "the clocks do not agree",
+    ZS352 "the writer cannot be told alive from gone",
+    ZU351 "the lock window cannot shrink",
+    ZU353 "the repository belongs to another vault",
+    ZU355 "files of the repository cannot be made immutable",
+
     // guard: leases, holds and the PostgreSQL door
     ZH401 "too many holds are waiting",
     ZL401 "the lease opens nothing",

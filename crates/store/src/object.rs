@@ -3,6 +3,9 @@
 //! The interface has no delete and no overwrite; that is invariant I3, kept by the types.
 
 mod directory;
+pub mod expire;
+pub mod fence;
+mod immutable;
 mod key;
 mod location;
 mod marker;
@@ -104,6 +107,14 @@ pub enum ObjectError {
     /// The key is taken.
     #[error("`{0}` exists and is never overwritten")]
     Exists(ObjectKey),
+    /// Another writer has claimed the repository since.
+    #[error("another vault has taken over the repository: epoch {by} exists, this is {epoch}")]
+    Fenced {
+        /// Our epoch.
+        epoch: u64,
+        /// The newer one.
+        by: u64,
+    },
     /// The disk is full.
     #[error("no space left to store `{key}`")]
     Full {
@@ -143,6 +154,14 @@ pub enum ObjectError {
         place: String,
         /// One thing that lies there.
         found: String,
+    },
+    /// The file system's immutable flag cannot be had.
+    #[error("files in `{place}` cannot be made immutable: {}", Untrusted(why))]
+    NotImmutable {
+        /// The directory.
+        place: String,
+        /// Why not.
+        why: String,
     },
     /// Made by a newer version.
     #[error("the repository `{place}` has format {found}, newer than {known}")]
@@ -188,11 +207,13 @@ pub enum ObjectError {
 impl Coded for ObjectError {
     fn code(&self) -> Code {
         match self {
+            Self::Fenced { .. } => Code::ZI352,
             Self::Full { .. } => Code::ZS252,
             Self::Io { .. } => Code::ZS251,
             Self::InUse { .. } => Code::ZU254,
             Self::NotARepository { .. } | Self::OtherRepository { .. } => Code::ZU251,
             Self::NewerFormat { .. } => Code::ZU252,
+            Self::NotImmutable { .. } => Code::ZU355,
             Self::Exists(_) => Code::ZI252,
             Self::Missing(_) | Self::Short(_) | Self::TooLarge { .. } | Self::Unreadable { .. } => {
                 Code::ZI251
@@ -202,6 +223,9 @@ impl Coded for ObjectError {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Fenced { .. } => {
+                "this vault writes nothing more; if it shall write again, stop the other and run `holdfast vault takeover`"
+            }
             Self::Full { .. } => {
                 "nothing was acknowledged that is not stored; free space or enlarge the disk, the vault goes on by itself"
             }
@@ -215,6 +239,9 @@ impl Coded for ObjectError {
                 "nothing was written; name an empty directory, or the one that this vault made"
             }
             Self::NewerFormat { .. } => "nothing was written; update holdfast",
+            Self::NotImmutable { .. } => {
+                "nothing was written; run the vault with CAP_LINUX_IMMUTABLE on ext4, XFS or btrfs, or set `immutable = false`"
+            }
             Self::Exists(_) => {
                 "nothing was overwritten; two vaults or two histories wrote under one name: look at the ledger"
             }

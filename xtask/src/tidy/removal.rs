@@ -58,6 +58,10 @@ const LISTED: &[(&str, &str)] = &[
         "its own unfinished temporary files, never an object",
     ),
     (
+        "crates/store/src/object/expire.rs",
+        "objects: the trait that retention alone is given",
+    ),
+    (
         "crates/vault/src/drill/folder.rs",
         "the one folder that the drill made, known by name, device and inode",
     ),

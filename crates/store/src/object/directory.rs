@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use holdfast_core::{ByteCount, Timestamp};
@@ -13,7 +13,9 @@ use rustix::fs::FlockOperation;
 use crate::durable;
 
 use super::marker::{LIMIT_MARKER_BYTES, MARKER};
-use super::{Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range};
+use super::{
+    Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range, immutable,
+};
 
 /// The file whose lock the writer holds.
 const LOCK: &str = "holdfast-repository.lock";
@@ -26,6 +28,8 @@ pub struct DirectoryStore {
     root: PathBuf,
     marker: Marker,
     counter: AtomicU64,
+    /// New objects get the file system's immutable flag.
+    immutable: AtomicBool,
 }
 
 /// Held by the one vault that writes; the system releases it when the process ends, however it ends.
@@ -100,6 +104,7 @@ impl DirectoryStore {
             root: root.to_owned(),
             marker,
             counter: AtomicU64::new(0),
+            immutable: AtomicBool::new(false),
         }
     }
 
@@ -135,6 +140,18 @@ impl DirectoryStore {
         removed
     }
 
+    fn is_immutable(&self) -> bool {
+        self.immutable.load(Ordering::Relaxed)
+    }
+
+    /// Sets the flag on an object that has its name already; a crash before is healed by its next lock.
+    fn fix(&self, path: &Path) -> io::Result<()> {
+        match self.is_immutable() {
+            true => immutable::set(&File::open(path)?),
+            false => Ok(()),
+        }
+    }
+
     fn path(&self, key: &ObjectKey) -> PathBuf {
         self.root.join(key.as_str())
     }
@@ -164,6 +181,15 @@ impl DirectoryStore {
 impl Backend for DirectoryStore {
     fn marker(&self) -> &Marker {
         &self.marker
+    }
+
+    fn make_immutable(&self) -> Result<(), ObjectError> {
+        if let Some(why) = immutable::obstacle(&self.root) {
+            let place = self.root.display().to_string();
+            return Err(ObjectError::NotImmutable { place, why });
+        }
+        self.immutable.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Objects that were being written when an earlier writer died are removed: they never had a name.
@@ -208,7 +234,8 @@ impl ObjectStore for DirectoryStore {
         let path = self.path(key);
         let stored = self
             .make_parents(&path)
-            .and_then(|()| self.place(body, &path));
+            .and_then(|()| self.place(body, &path))
+            .and_then(|()| self.fix(&path));
         stored.map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => ObjectError::Exists(key.clone()),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ObjectError::Full {
@@ -311,12 +338,23 @@ impl ObjectStore for DirectoryStore {
             .checked_add(Duration::from_micros(micros))
             .ok_or_else(|| trouble("lock", name, io::ErrorKind::InvalidInput.into()))?;
         let modified = file.metadata().and_then(|metadata| metadata.modified());
-        if modified.map_err(|source| trouble("read", name, source))? >= until {
-            return Ok(());
-        }
-        file.set_modified(until)
-            .and_then(|()| file.sync_all())
-            .map_err(|source| trouble("lock", name, source))
+        let modified = modified.map_err(|source| trouble("read", name, source))?;
+        let was_fixed = immutable::is_set(&file);
+        let locked = || {
+            if modified < until {
+                if was_fixed {
+                    immutable::clear(&file)?;
+                }
+                file.set_modified(until)?;
+                file.sync_all()?;
+            }
+            // The next lock heals what a crash left without the flag.
+            match was_fixed || self.is_immutable() {
+                true => immutable::set(&file),
+                false => Ok(()),
+            }
+        };
+        locked().map_err(|source| trouble("lock", name, source))
     }
 
     fn now(&self) -> Result<Timestamp, ObjectError> {
@@ -324,8 +362,12 @@ impl ObjectStore for DirectoryStore {
     }
 
     fn promise(&self) -> Promise {
+        let why = match self.is_immutable() {
+            true => "files are immutable to the vault's account, but root can take that flag away",
+            false => "a directory can be emptied by whoever rules this machine",
+        };
         Promise::Advisory {
-            why: "a directory can be emptied by whoever rules this machine".to_owned(),
+            why: why.to_owned(),
         }
     }
 }

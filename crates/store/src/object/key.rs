@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use holdfast_core::Untrusted;
+use serde::{Deserialize, Serialize};
 
 /// The longest key, in bytes.
 const LIMIT_KEY_BYTES: usize = 512;
@@ -11,7 +12,8 @@ const LIMIT_KEY_BYTES: usize = 512;
 const LIMIT_SEGMENT_BYTES: usize = 200;
 
 /// The name of an object: segments of `A-Za-z0-9._-` joined by `/`, none beginning with a dot.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ObjectKey(String);
 
 impl ObjectKey {
@@ -55,6 +57,20 @@ impl FromStr for ObjectKey {
         } else {
             Err(KeyError(text.chars().take(80).collect()))
         }
+    }
+}
+
+impl TryFrom<String> for ObjectKey {
+    type Error = KeyError;
+
+    fn try_from(text: String) -> Result<Self, KeyError> {
+        text.parse()
+    }
+}
+
+impl From<ObjectKey> for String {
+    fn from(key: ObjectKey) -> Self {
+        key.0
     }
 }
 

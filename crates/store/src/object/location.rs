@@ -18,6 +18,12 @@ pub trait Backend: ObjectStore {
     /// Returns what the marker states.
     fn marker(&self) -> &Marker;
 
+    /// From now on every new or locked object also gets the file system's immutable flag.
+    ///
+    /// # Errors
+    /// [`ObjectError::NotImmutable`] says why that cannot be had here; nothing was changed.
+    fn make_immutable(&self) -> Result<(), ObjectError>;
+
     /// Makes this process the one writer; `holder` is what a second one is told.
     ///
     /// # Errors

@@ -1,0 +1,67 @@
+//! A store that writes only while the fence holds.
+
+use std::sync::Arc;
+
+use holdfast_core::{ByteCount, Timestamp};
+
+use super::super::{Head, ObjectError, ObjectKey, ObjectStore, Promise, Range};
+use super::Fence;
+
+/// A store behind a fence: what it confirms was written by the one writer.
+pub struct FencedStore {
+    store: Arc<dyn ObjectStore>,
+    fence: Fence,
+    /// Which objects make others count, such as manifests: before these it looks every time.
+    decides: fn(&ObjectKey) -> bool,
+}
+
+impl FencedStore {
+    /// Puts `store` behind `fence`.
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>, fence: Fence, decides: fn(&ObjectKey) -> bool) -> Self {
+        Self {
+            store,
+            fence,
+            decides,
+        }
+    }
+}
+
+impl ObjectStore for FencedStore {
+    fn create_new(&self, key: &ObjectKey, body: &[u8]) -> Result<(), ObjectError> {
+        match (self.decides)(key) {
+            true => self.fence.check()?,
+            false => self.fence.ensure()?,
+        }
+        self.store.create_new(key, body)
+    }
+
+    fn get(&self, key: &ObjectKey, limit: ByteCount) -> Result<Vec<u8>, ObjectError> {
+        self.store.get(key, limit)
+    }
+
+    fn get_range(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, ObjectError> {
+        self.store.get_range(key, range)
+    }
+
+    fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError> {
+        self.store.head(key)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
+        self.store.list(prefix)
+    }
+
+    fn lock_until(&self, key: &ObjectKey, until: Timestamp) -> Result<(), ObjectError> {
+        self.fence.ensure()?;
+        self.store.lock_until(key, until)
+    }
+
+    fn now(&self) -> Result<Timestamp, ObjectError> {
+        self.store.now()
+    }
+
+    fn promise(&self) -> Promise {
+        self.store.promise()
+    }
+}
