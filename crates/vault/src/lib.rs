@@ -18,6 +18,7 @@ pub mod limits;
 pub mod points;
 pub mod repository;
 pub mod restore;
+pub mod retention;
 pub mod source;
 pub mod spool;
 mod standing;

@@ -142,3 +142,16 @@ pub const PROMOTION_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 pub const PROMOTION_POLL: Duration = Duration::from_millis(4);
 /// How many segments are read backwards from the end of a log for its newest commit.
 pub const COMMIT_SEGMENTS: usize = 8;
+
+/// How far the clocks and the newest times on record may disagree before nothing expires.
+pub const CLOCK_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// How long the repository may have been silent before nothing expires: a vault that runs is heard.
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// A time without any record that is longer than this may have been a jump of the clock.
+pub const RECORD_GAP: Duration = Duration::from_secs(26 * 60 * 60);
+/// How long records must have followed each other after such a gap until anything expires again.
+pub const RECORD_SETTLED: Duration = Duration::from_secs(24 * 60 * 60);
+/// Objects of a point without a manifest may be of one that is being made, until they are this old.
+pub const UNFINISHED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a point that is no longer the newest may still be what another one builds on.
+pub const PARENT_AGE: Duration = Duration::from_secs(60 * 60);
