@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use holdfast_core::Lsn;
+
 /// How long connecting to a source may take.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// How long a source may take to answer a short question.
@@ -25,6 +27,29 @@ pub const STREAM_QUIET: Duration = Duration::from_secs(20);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// The longest wait before connecting again.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a log-in may take altogether, however often the server speaks.
+pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
+/// How many times its wait the answer to one question may take altogether.
+pub const ANSWER_WAITS: u32 = 10;
+/// The most that an answer to a question of ours may have, in bytes.
+pub const ANSWER_BYTES: usize = 64 << 20;
+/// Messages that carry nothing which a server may send in a row: notices, changes of settings.
+pub const CHATTER: usize = 10_000;
+/// The longest message of a replication connection, in bytes; PostgreSQL's have 128 KiB.
+pub const REPLICATION_FRAME_BYTES: usize = 2 << 20;
+/// Positions of the log end here: PostgreSQL would write for ten thousand years to get there, and
+/// nothing that is added to them overflows.
+pub const POSITION_MAX: Lsn = Lsn(1 << 62);
+/// Entries of one base backup.
+pub const BASE_ENTRIES: usize = 2_000_000;
+/// The largest backup manifest that is taken from a source, in bytes.
+pub const BASE_MANIFEST_BYTES: usize = 256 << 20;
+/// What a base backup must bring in each [`BASE_SILENCE`], in bytes; less counts as silence.
+pub const BASE_LEAST_BYTES: u64 = 1 << 20;
+/// Base backups that are taken at once, of all sources together.
+pub const BASES_AT_ONCE: usize = 4;
+/// How long one of them may keep the others waiting.
+pub const BASE_TURN: Duration = Duration::from_secs(5 * 60);
 /// The most rows that an answer to a question of ours may have.
 pub const ANSWER_ROWS: usize = 200_000;
 /// How often WAL that is not yet in the repository is put there, unless commits wait for it.

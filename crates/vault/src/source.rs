@@ -11,7 +11,7 @@ pub use synchronous::{Synchronous, disable_synchronous, enable_synchronous};
 pub use url::{ConnectionUrl, SslMode, UrlError};
 
 pub(crate) use check::{MAJOR_MAX, MAJOR_MIN, explain};
-pub(crate) use connection::{APPLICATION_NAME, Connection, Purpose, Reply};
+pub(crate) use connection::{APPLICATION_NAME, Allowance, Connection, Purpose, Reply};
 
 use holdfast_core::{Code, Coded, SourceName};
 use holdfast_wire::pg::replication::{FrameError, ReplyError, ServerMessage, StreamError};

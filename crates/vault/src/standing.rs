@@ -20,6 +20,8 @@ pub(crate) struct Facts {
     pub(crate) trouble: Option<Trouble>,
     /// What is in the way of the repository alone; capture into the spool goes on meanwhile.
     pub(crate) ship_trouble: Option<Trouble>,
+    /// What is wrong with the log itself, until there is a base behind it.
+    pub(crate) log_trouble: Option<Trouble>,
     /// What is in the way of a base backup alone.
     pub(crate) base_trouble: Option<Trouble>,
     pub(crate) system_identifier: Option<u64>,
@@ -123,7 +125,11 @@ impl Standing {
         SourceStatus {
             source: self.config.name.clone(),
             state,
-            trouble: facts.trouble.or(facts.ship_trouble).or(facts.base_trouble),
+            trouble: facts
+                .trouble
+                .or(facts.ship_trouble)
+                .or(facts.log_trouble)
+                .or(facts.base_trouble),
             mode: self.config.mode,
             ack: self.config.ack,
             system_identifier: facts.system_identifier,

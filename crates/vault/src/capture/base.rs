@@ -1,21 +1,24 @@
 //! Base backups: taken while the stream runs, so that nothing is missed.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bytes::Bytes;
-use holdfast_core::{ByteCount, Lsn, PointId};
-use holdfast_wire::pg::basebackup::{BaseMessage, TarEvent, TarKind, TarReader};
+use holdfast_core::{ByteCount, Lsn, PointId, Untrusted};
+use holdfast_wire::pg::basebackup::{BaseMessage, TarEntry, TarEvent, TarKind, TarReader};
 use holdfast_wire::pg::replication::{
     BaseBackupOptions, base_backup, columns, row, server_message,
 };
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Capture, CaptureError};
 use crate::limits;
 use crate::repository::{
     EngineStart, FileEntry, FileKind, FileMeta, PointEnd, PointStart, PointWriter, PostgresStart,
-    Tablespace,
+    RepositoryError, Tablespace,
 };
-use crate::source::{Connection, SourceError, from_reply};
+use crate::source::{Allowance, Connection, SourceError, from_reply};
 use crate::spool::Cluster;
 use crate::standing::{Busy, trouble};
 use crate::status::CaptureState;
@@ -113,6 +116,8 @@ impl Capture {
             total: ByteCount(0),
             copies: 0,
             received: 0,
+            window: Window::begin(),
+            turn: None,
             content: Content::default(),
         };
         base.receive(&mut connection)?;
@@ -124,7 +129,11 @@ impl Capture {
             stop_lsn: stop.lsn,
             backup_manifest: Some(manifest),
         })?;
-        self.standing.facts().base = Some((point.clone(), start.lsn));
+        {
+            let mut facts = self.standing.facts();
+            facts.base = Some((point.clone(), start.lsn));
+            facts.log_trouble = None;
+        }
         let took = began.elapsed();
         self.note("point.made", |draft| {
             draft
@@ -182,13 +191,28 @@ struct Base<'a> {
     copies: usize,
     /// Bytes of the archives so far, where the server does not count them.
     received: u64,
+    window: Window,
+    /// Few are taken in at once; a slow one does not keep the others waiting for ever.
+    turn: Option<(Instant, OwnedSemaphorePermit)>,
     content: Content,
 }
 
 impl Base<'_> {
     fn receive(&mut self, connection: &mut Connection) -> Result<(), CaptureError> {
+        let mut allowance = Allowance::default();
         loop {
             let frame = connection.next(limits::BASE_SILENCE, STEP)?;
+            if let Some((since, _)) = &self.turn
+                && since.elapsed() > limits::BASE_TURN
+            {
+                self.turn = None;
+            }
+            if frame.tag == b'd' {
+                self.window.take(&frame.body)?;
+            } else {
+                allowance.take(&frame, STEP)?;
+                self.window.take(&[])?;
+            }
             match frame.tag {
                 b'T' => {
                     columns(&frame.body).map_err(from_reply(STEP))?;
@@ -275,6 +299,8 @@ impl Base<'_> {
     /// Begins the base in the repository: start and tablespaces are known now.
     fn begin(&mut self) -> Result<(), CaptureError> {
         let start = self.position(0)?;
+        let turn = self.capture.budget.base(&self.capture.stop);
+        self.turn = turn.map(|turn| (Instant::now(), turn));
         let rows = self.results.get(1).map_or(&[][..], Vec::as_slice);
         let mut tablespaces = Vec::new();
         for values in rows {
@@ -330,6 +356,8 @@ struct Content {
     writer: Option<PointWriter>,
     archive: Option<Archive>,
     manifest: Option<Vec<u8>>,
+    /// How many entries its archives had so far.
+    entries: usize,
 }
 
 struct Archive {
@@ -337,6 +365,67 @@ struct Archive {
     /// What is put before every path: empty, or `pg_tblspc/<oid>`.
     prefix: String,
     reader: TarReader,
+    /// Its links: nothing may lie below one.
+    links: BTreeSet<String>,
+}
+
+impl Archive {
+    /// Refuses what would come to lie below a link, and entries without end.
+    fn admit(&mut self, entry: &TarEntry, entries: &mut usize) -> Result<(), CaptureError> {
+        let refuse = |what: String| Err(CaptureError::Entry { what });
+        *entries = entries.saturating_add(1);
+        if *entries > limits::BASE_ENTRIES {
+            return refuse(format!("it has more than {} entries", limits::BASE_ENTRIES));
+        }
+        let mut above = entry.path.as_str();
+        while let Some((folder, _)) = above.rsplit_once('/') {
+            if self.links.contains(folder) {
+                return refuse(format!("`{}` lies below a link", Untrusted(&entry.path)));
+            }
+            above = folder;
+        }
+        if let TarKind::Symlink(_) = entry.kind {
+            self.links.insert(entry.path.clone());
+        }
+        Ok(())
+    }
+}
+
+/// What the repository does not take as an entry is the source's fault, not ours.
+fn from_entry(error: RepositoryError) -> CaptureError {
+    match error {
+        RepositoryError::Misuse { what } => CaptureError::Entry { what },
+        error => error.into(),
+    }
+}
+
+/// How much has come in the present stretch of time: a source that sends next to nothing for ever is
+/// silent.
+struct Window {
+    began: Instant,
+    bytes: u64,
+}
+
+impl Window {
+    fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), CaptureError> {
+        let count = u64::try_from(bytes.len()).unwrap_or(0);
+        self.bytes = self.bytes.saturating_add(count);
+        if self.bytes >= limits::BASE_LEAST_BYTES {
+            *self = Self::begin();
+        } else if self.began.elapsed() > limits::BASE_SILENCE {
+            return Err(CaptureError::Incomplete {
+                what: "it hardly goes on",
+            });
+        }
+        Ok(())
+    }
 }
 
 impl Content {
@@ -357,6 +446,7 @@ impl Content {
                     name,
                     prefix,
                     reader: TarReader::default(),
+                    links: BTreeSet::new(),
                 });
                 Ok(())
             }
@@ -366,12 +456,21 @@ impl Content {
                 Ok(())
             }
             BaseMessage::Data(bytes) => match (&mut self.manifest, &mut self.archive) {
-                (Some(manifest), _) if manifest.len() < MANIFEST_BYTES_MAX => {
+                (Some(manifest), _)
+                    if manifest.len().saturating_add(bytes.len())
+                        <= limits::BASE_MANIFEST_BYTES =>
+                {
                     manifest.extend_from_slice(&bytes);
                     Ok(())
                 }
+                (Some(_), _) => Err(CaptureError::Entry {
+                    what: format!(
+                        "its manifest has more than {} bytes",
+                        limits::BASE_MANIFEST_BYTES
+                    ),
+                }),
                 (None, Some(_)) => self.unpack(&bytes),
-                _ => Err(CaptureError::Incomplete {
+                (None, None) => Err(CaptureError::Incomplete {
                     what: "bytes came outside archive and manifest",
                 }),
             },
@@ -383,8 +482,9 @@ impl Content {
         let (Some(archive), Some(writer)) = (&mut self.archive, &mut self.writer) else {
             return Ok(());
         };
+        let name = archive.name.clone();
         let refused = |source| CaptureError::Tar {
-            archive: archive.name.clone(),
+            archive: name.clone(),
             source,
         };
         while let Some(event) = archive.reader.next(&mut bytes).map_err(refused)? {
@@ -392,6 +492,7 @@ impl Content {
                 TarEvent::Bytes(bytes) => writer.write(bytes)?,
                 TarEvent::FileEnd => writer.end_file()?,
                 TarEvent::Entry(entry) => {
+                    archive.admit(&entry, &mut self.entries)?;
                     let path = match (archive.prefix.is_empty(), entry.path.is_empty()) {
                         (true, true) => continue,
                         (true, false) => entry.path,
@@ -404,12 +505,13 @@ impl Content {
                         TarKind::Symlink(target) => FileKind::Symlink { target },
                     };
                     let is_file = matches!(kind, FileKind::File { .. });
-                    writer.begin_file(FileEntry {
+                    let begun = writer.begin_file(FileEntry {
                         path,
                         kind,
                         mode: entry.mode,
                         meta: FileMeta::default(),
-                    })?;
+                    });
+                    begun.map_err(from_entry)?;
                     if !is_file {
                         writer.end_file()?;
                     }
@@ -457,4 +559,3 @@ const RESULTS: usize = 3;
 /// How often the progress of an older server is told.
 const PROGRESS_BYTES: u64 = 8 << 20;
 const ROWS_MAX: usize = 100_000;
-const MANIFEST_BYTES_MAX: usize = 1 << 30;

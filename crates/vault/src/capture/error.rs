@@ -3,6 +3,7 @@
 use holdfast_core::{Code, Coded, Lsn, Untrusted};
 use holdfast_wire::pg::basebackup::{BaseMessageError, TarError};
 use holdfast_wire::pg::replication::ServerMessage;
+use holdfast_wire::pg::wal::WalError;
 
 use crate::repository::RepositoryError;
 use crate::source::SourceError;
@@ -70,6 +71,15 @@ pub(crate) enum CaptureError {
     /// The spool does not take it.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// What the source sends is not log.
+    #[error("the source sends something else than write-ahead log")]
+    Wal(#[from] WalError),
+    /// An entry of a base backup is refused.
+    #[error("the base backup is refused: {what}")]
+    Entry {
+        /// Which entry, and why.
+        what: String,
+    },
     /// An archive of a base backup is refused.
     #[error("the archive `{}` of the base backup is refused", Untrusted(archive))]
     Tar {
@@ -102,7 +112,9 @@ impl CaptureError {
             | Self::Missing { .. }
             | Self::ShutDown
             | Self::SlotTaken { .. }
-            | Self::Tar { .. } => false,
+            | Self::Entry { .. }
+            | Self::Tar { .. }
+            | Self::Wal(_) => false,
         }
     }
 }
@@ -110,7 +122,10 @@ impl CaptureError {
 impl Coded for CaptureError {
     fn code(&self) -> Code {
         match self {
-            Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => Code::ZI304,
+            Self::Entry { .. } | Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => {
+                Code::ZI304
+            }
+            Self::Wal(error) => error.code(),
             Self::Broken { .. } | Self::Missing { .. } => Code::ZI302,
             Self::OldTimeline { .. } | Self::OtherCluster { .. } => Code::ZI301,
             Self::Repository(error) => error.code(),
@@ -126,7 +141,10 @@ impl Coded for CaptureError {
             Self::Repository(error) => return error.hint(),
             Self::Source(error) => return error.hint(),
             Self::Spool(error) => return error.hint(),
-            Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => {
+            Self::Wal(_) => {
+                "nothing of it was kept; look at the source, and whether something stands between it and the vault"
+            }
+            Self::Entry { .. } | Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => {
                 "no restore point was made of it; the vault takes another base backup by itself"
             }
             Self::Broken { .. } | Self::Missing { .. } => {

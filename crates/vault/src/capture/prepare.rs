@@ -4,6 +4,7 @@ use holdfast_core::Lsn;
 use holdfast_wire::pg::replication::{TimelineHistory, timeline_history};
 
 use super::{Capture, CaptureError};
+use crate::limits;
 use crate::source::{Connection, MAJOR_MAX, MAJOR_MIN, Purpose, Reply, SourceError};
 use crate::spool::{Cluster, Segment, SegmentBytes};
 
@@ -63,6 +64,9 @@ impl Capture {
             timeline: field(&reply, "timeline", STEP)?,
             end: field(&reply, "xlogpos", STEP)?,
         };
+        if identity.end >= limits::POSITION_MAX || identity.timeline == 0 {
+            return Err(SourceError::nonsense(STEP, "a position that no log reaches").into());
+        }
         let size = connection.query("SHOW wal_segment_size", STEP)?;
         let found = Cluster {
             system_identifier: identity.system_identifier,

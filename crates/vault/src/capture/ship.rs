@@ -362,9 +362,13 @@ impl Shipper<'_> {
         if let Err(error) = watch.feed(start, bytes) {
             let source = capture.standing.config.name.as_str();
             let trouble = trouble(&error);
-            tracing::warn!(source, code = trouble.code, "{}", trouble.what);
+            let is_new = capture.standing.facts().log_trouble.is_none();
+            if is_new {
+                tracing::warn!(source, code = trouble.code, "{}", trouble.what);
+            }
             if matches!(error, WatchError::Wal { .. }) {
                 self.watch = None;
+                capture.standing.facts().log_trouble = Some(trouble);
             }
         }
         let newest = self.watch.as_ref().and_then(|(_, w)| w.newest_commit());

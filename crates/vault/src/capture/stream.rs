@@ -11,12 +11,13 @@ use holdfast_core::Lsn;
 use holdfast_wire::pg::replication::{
     Frame, StandbyStatus, StreamMessage, columns, row, server_message, start_physical,
 };
+use holdfast_wire::pg::wal::check_pages;
 
 use super::prepare::Prepared;
 use super::{Capture, CaptureError};
 use crate::config::AckAt;
 use crate::limits;
-use crate::source::{Connection, SourceError, from_reply, from_stream};
+use crate::source::{Allowance, Connection, SourceError, from_reply, from_stream};
 use crate::spool::SpoolWriter;
 
 const STEP: &str = "stream";
@@ -43,6 +44,8 @@ struct Stream<'a> {
     replied: Instant,
     heard: Instant,
     reply_due: bool,
+    /// Messages in a row that carry nothing.
+    chatter: usize,
 }
 
 impl Capture {
@@ -68,6 +71,7 @@ impl Capture {
             replied: Instant::now(),
             heard: Instant::now(),
             reply_due: true,
+            chatter: 0,
         };
         let start = start_physical(&self.slot_name()?, from.start, from.timeline);
         stream.connection.begin(&start, "start the stream")?;
@@ -82,8 +86,10 @@ impl Capture {
 impl Stream<'_> {
     /// Reads the answer to the command: the stream, or that the timeline ends right here.
     fn first(&mut self) -> Result<Option<Ended>, CaptureError> {
+        let mut allowance = Allowance::default();
         loop {
             let frame = self.connection.next(limits::ANSWER_WAIT, STEP)?;
+            allowance.take(&frame, STEP)?;
             match frame.tag {
                 b'W' => return Ok(None),
                 b'T' => {
@@ -113,10 +119,16 @@ impl Stream<'_> {
                     return Err(error.into());
                 }
             };
-            if frame.is_some() {
-                self.heard = Instant::now();
-            }
             while let Some(next) = frame {
+                if next.tag == b'd' {
+                    self.heard = Instant::now();
+                    self.chatter = 0;
+                } else {
+                    self.chatter = self.chatter.saturating_add(1);
+                    if self.chatter > limits::CHATTER {
+                        return Err(SourceError::nonsense(STEP, "it says nothing for ever").into());
+                    }
+                }
                 if let Some(ended) = self.take(next)? {
                     return Ok(ended);
                 }
@@ -142,6 +154,7 @@ impl Stream<'_> {
                     data,
                     ..
                 } => {
+                    check_pages(start, &data)?;
                     self.writer.write(start, &data)?;
                     self.server_end = self.server_end.max(server_end).max(self.writer.next());
                     self.marks.note(self.server_end, Instant::now());
@@ -234,11 +247,13 @@ impl Stream<'_> {
         let mut names = Vec::new();
         let mut next: Option<u32> = None;
         let mut frame = first;
+        let mut allowance = Allowance::default();
         loop {
             let now = match frame.take() {
                 Some(frame) => frame,
                 None => self.connection.next(limits::ANSWER_WAIT, STEP)?,
             };
+            allowance.take(&now, STEP)?;
             match now.tag {
                 b'T' => names = columns(&now.body).map_err(from_reply(STEP))?,
                 b'D' => {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use holdfast_wire::pg::replication::{
-    Frame, ServerMessage, columns, next_frame, row, server_message,
+    Frame, LIMIT_FRAME_BYTES, ServerMessage, columns, next_frame_within, row, server_message,
 };
 use postgres_protocol::message::frontend;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +120,9 @@ pub(crate) struct Connection {
     address: String,
     user: String,
     version: u32,
+    frame_bytes: usize,
+    /// When an exchange must have ended, however often the server speaks.
+    ends: Option<Instant>,
     stop: CancellationToken,
 }
 
@@ -150,6 +153,9 @@ impl Connection {
             .map_err(|errno| unreachable(errno.into()))?;
         let stream = encrypt(tcp, url)?;
         let mut connection = Self::around(stream, address, &url.user, stop);
+        if purpose == Purpose::Replication {
+            connection.frame_bytes = limits::REPLICATION_FRAME_BYTES;
+        }
         connection.log_in(url, purpose)?;
         Ok(connection)
     }
@@ -182,6 +188,8 @@ impl Connection {
             address,
             user: user.to_owned(),
             version: 0,
+            frame_bytes: LIMIT_FRAME_BYTES,
+            ends: None,
             stop: stop.clone(),
         }
     }
@@ -204,10 +212,19 @@ impl Connection {
         wait: Duration,
     ) -> Result<Reply, SourceError> {
         self.begin(sql, step)?;
+        self.ends = Some(Instant::now() + wait.saturating_mul(limits::ANSWER_WAITS));
+        let answer = self.answer_to(step, wait);
+        self.ends = None;
+        answer
+    }
+
+    fn answer_to(&mut self, step: &'static str, wait: Duration) -> Result<Reply, SourceError> {
         let mut reply = Reply::default();
         let mut refused: Option<ServerMessage> = None;
+        let mut allowance = Allowance::default();
         loop {
             let frame = self.next(wait, step)?;
+            allowance.take(&frame, step)?;
             match frame.tag {
                 b'T' => {
                     reply.columns = columns(&frame.body).map_err(from_reply(step))?;
@@ -267,10 +284,11 @@ impl Connection {
     ) -> Result<Frame, SourceError> {
         let deadline = Instant::now() + wait;
         loop {
-            if let Some(frame) = self.poll(step)? {
+            let is_over = self.ends.is_some_and(|ends| Instant::now() >= ends);
+            if let Some(frame) = self.poll(step)?.filter(|_| !is_over) {
                 return Ok(frame);
             }
-            if Instant::now() >= deadline {
+            if is_over || Instant::now() >= deadline {
                 return Err(SourceError::Silent {
                     address: self.address.clone(),
                     step,
@@ -336,7 +354,7 @@ impl Connection {
 
     /// Returns a message that has already arrived completely.
     pub(crate) fn buffered(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
-        next_frame(&mut self.buffer).map_err(from_frame(step))
+        next_frame_within(&mut self.buffer, self.frame_bytes).map_err(from_frame(step))
     }
 
     fn broken(&self, step: &'static str, source: io::Error) -> SourceError {
@@ -347,6 +365,51 @@ impl Connection {
         }
     }
 }
+
+/// What an answer may still bring: a server that is not to be trusted must not fill our memory, nor
+/// speak for ever without saying anything.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    bytes: usize,
+    chatter: usize,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            bytes: limits::ANSWER_BYTES,
+            chatter: limits::CHATTER,
+        }
+    }
+}
+
+impl Allowance {
+    /// Counts one message of an answer.
+    ///
+    /// # Errors
+    /// [`SourceError::Nonsense`] when it is too much.
+    pub(crate) fn take(&mut self, frame: &Frame, step: &'static str) -> Result<(), SourceError> {
+        let left = match frame.tag {
+            b'T' | b'D' => {
+                // A row of nothing takes memory as well.
+                let bytes = frame.body.len().saturating_add(ROW_BYTES);
+                self.bytes = self.bytes.saturating_sub(bytes);
+                self.bytes
+            }
+            _ => {
+                self.chatter = self.chatter.saturating_sub(1);
+                self.chatter
+            }
+        };
+        if left == 0 {
+            return Err(SourceError::nonsense(step, "its answer does not end"));
+        }
+        Ok(())
+    }
+}
+
+/// What a row takes beside its text.
+const ROW_BYTES: usize = 64;
 
 impl Drop for Connection {
     fn drop(&mut self) {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use holdfast_core::Lsn;
 
+use crate::limits;
+
 use super::{Segment, SegmentBytes, Spool, SpoolError, sync_folder};
 
 /// Writes one timeline's log, in order, from the beginning of a segment.
@@ -59,6 +61,13 @@ impl SpoolWriter {
             return Err(SpoolError::Gap {
                 expected: self.next,
                 found: start,
+            });
+        }
+        let end = self.next.0.saturating_add(length(bytes));
+        if end >= limits::POSITION_MAX.0 {
+            return Err(SpoolError::Gap {
+                expected: self.next,
+                found: Lsn(end),
             });
         }
         while !bytes.is_empty() {

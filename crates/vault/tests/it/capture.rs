@@ -1,6 +1,7 @@
 //! Capture: base backups and the log, from real servers into spool and repository.
 
 mod full;
+mod hostile;
 mod killed;
 mod majors;
 mod refusals;

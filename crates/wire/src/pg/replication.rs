@@ -10,7 +10,7 @@ pub use command::{
     BaseBackupOptions, base_backup, create_physical_slot, drop_slot, quote_identifier,
     quote_literal, start_physical, timeline_history,
 };
-pub use frame::{Frame, FrameError, LIMIT_FRAME_BYTES, next_frame};
+pub use frame::{Frame, FrameError, LIMIT_FRAME_BYTES, next_frame, next_frame_within};
 pub use history::{HistoryError, Switch, TimelineHistory};
 pub use reply::{
     LIMIT_COLUMNS, ReplyError, ServerMessage, Text, columns, command_tag, row, server_message,

@@ -24,7 +24,7 @@ mod xact;
 pub use catalog::{RowChange, RowPlace};
 pub use changes::{Blocks, Changes, Everything};
 pub use event::{Event, ExclusiveLock, Mapping};
-pub use page::{PAGE_BYTES, WalVersion};
+pub use page::{PAGE_BYTES, WalVersion, check_pages};
 pub use reader::{WalReader, WalShape};
 pub use record::{BlockImage, BlockRef, Fork, Record, Relation, Rmgr};
 pub use xact::{Abort, Commit};

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use holdfast_core::Lsn;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::line::{Cut, CutKind};
 use crate::capture::links::Links;
@@ -13,14 +15,34 @@ use crate::limits;
 use crate::repository::RepositoryError;
 use crate::spool::{Cluster, Segment, SpoolError};
 
-/// The memory for what is on its way into the repository, of all sources together.
+/// What all sources of a vault share: memory for what is on its way into the repository, and turns to
+/// take a base backup.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    memory: Arc<Semaphore>,
+    bases: Arc<Semaphore>,
+}
 
 impl Budget {
     /// Makes the budget of one vault.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(UNITS)))
+        Self {
+            memory: Arc::new(Semaphore::new(UNITS)),
+            bases: Arc::new(Semaphore::new(limits::BASES_AT_ONCE)),
+        }
+    }
+
+    /// Blocks until there is a turn to take in a base backup, or until `stop`.
+    pub(in crate::capture) fn base(
+        &self,
+        stop: &CancellationToken,
+    ) -> Option<OwnedSemaphorePermit> {
+        Handle::current().block_on(async {
+            tokio::select! {
+                () = stop.cancelled() => None,
+                turn = Arc::clone(&self.bases).acquire_owned() => turn.ok(),
+            }
+        })
     }
 
     /// Takes memory for `bytes`, or nothing when too much is taken now; what is larger than the whole
@@ -28,7 +50,7 @@ impl Budget {
     fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let units = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(UNITS);
         let units = u32::try_from(units.clamp(1, UNITS)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0).try_acquire_many_owned(units).ok()
+        Arc::clone(&self.memory).try_acquire_many_owned(units).ok()
     }
 }
 

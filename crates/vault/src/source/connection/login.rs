@@ -1,5 +1,7 @@
 //! Start-up and authentication.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use holdfast_core::Secret;
 use holdfast_wire::pg::replication::{ServerMessage, server_message};
@@ -7,7 +9,7 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 
-use super::{Connection, ConnectionUrl, Purpose};
+use super::{Allowance, Connection, ConnectionUrl, Purpose};
 use crate::limits;
 use crate::source::SourceError;
 
@@ -35,23 +37,34 @@ impl Connection {
         frontend::startup_message(parameters, &mut out)
             .map_err(|error| SourceError::nonsense(STEP, error))?;
         self.send(&out, STEP)?;
-        self.authenticate(url.password.as_ref())?;
+        self.ends = Some(Instant::now() + limits::LOGIN_WAIT);
+        let mut allowance = Allowance::default();
+        self.authenticate(url.password.as_ref(), &mut allowance)?;
         loop {
             let frame = self.next(limits::ANSWER_WAIT, STEP)?;
+            allowance.take(&frame, STEP)?;
             match frame.tag {
                 b'S' => self.parameter(&frame.body),
                 b'E' => return Err(self.refused(&frame.body)),
-                b'Z' => return Ok(()),
+                b'Z' => {
+                    self.ends = None;
+                    return Ok(());
+                }
                 b'K' | b'N' | b'v' => {}
                 other => return Err(SourceError::nonsense(STEP, format!("message {other}"))),
             }
         }
     }
 
-    fn authenticate(&mut self, password: Option<&Secret>) -> Result<(), SourceError> {
+    fn authenticate(
+        &mut self,
+        password: Option<&Secret>,
+        allowance: &mut Allowance,
+    ) -> Result<(), SourceError> {
         let mut scram: Option<ScramSha256> = None;
         loop {
             let frame = self.next(limits::ANSWER_WAIT, STEP)?;
+            allowance.take(&frame, STEP)?;
             match frame.tag {
                 b'E' => return Err(self.refused(&frame.body)),
                 b'N' | b'v' => continue,
@@ -83,9 +96,8 @@ impl Connection {
                     self.answer(&password)?;
                 }
                 (5, None) => {
-                    let salt = *rest
-                        .first_chunk::<4>()
-                        .ok_or_else(|| SourceError::nonsense(STEP, "no salt"))?;
+                    let salt = rest.first_chunk::<4>().copied();
+                    let salt = salt.ok_or_else(|| SourceError::nonsense(STEP, "no salt"))?;
                     let hash = md5_hash(self.user.as_bytes(), word()?, salt);
                     self.answer(hash.as_bytes())?;
                 }

@@ -13,8 +13,9 @@ use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
 use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
-    AckAt, AckMode, DrillConfig, Place, PostgresConfig, ProgressFn, RestoreRequest, RestoreTarget,
-    Restored, SourceConfig, SourceStatus, Start, Vault, VaultConfig, restore, system_clock,
+    AckAt, AckMode, Clock, DrillConfig, Place, PostgresConfig, ProgressFn, RestoreRequest,
+    RestoreTarget, Restored, SourceConfig, SourceStatus, Start, Vault, VaultConfig, restore,
+    system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,9 @@ pub struct Scene {
     pub ack: AckAt,
     /// Where the vault keeps its things.
     root: PathBuf,
+    /// Sources beside the one that is named where the vault is run.
+    pub more: Vec<SourceConfig>,
+    pub clock: Clock,
 }
 
 /// A vault that runs inside the test.
@@ -54,6 +58,8 @@ impl Scene {
             dir,
             root,
             ack: AckAt::Spool,
+            more: Vec::new(),
+            clock: system_clock(),
         }
     }
 
@@ -90,14 +96,16 @@ impl Scene {
     }
 
     pub fn open(&self, url: &str) -> Vault {
-        let clock = system_clock();
+        let clock = self.clock.clone();
         std::fs::create_dir_all(self.state()).unwrap();
         let key = key::load_or_create(&self.state().join("vault.key"), [9; 32]).unwrap();
         let ledger = Ledger::open(&self.state().join("ledger"), key.clone(), clock()).unwrap();
         let config = VaultConfig {
             state: self.state(),
             repository: self.repository().into(),
-            sources: vec![self.source(url, AckMode::Asynchronous)],
+            sources: std::iter::once(self.source(url, AckMode::Asynchronous))
+                .chain(self.more.iter().cloned())
+                .collect(),
             postgres: programs(),
             drill: DrillConfig {
                 every: Duration::from_secs(24 * 3600),
@@ -188,6 +196,27 @@ impl Running {
                 return status;
             }
             assert!(began.elapsed() < LIMIT, "no {what}: {status:#?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until the vault says of one of its sources what is wanted.
+    pub async fn wait_for(
+        &self,
+        source: &str,
+        what: &str,
+        wanted: impl Fn(&SourceStatus) -> bool,
+    ) -> SourceStatus {
+        let began = Instant::now();
+        loop {
+            let statuses = self.vault.status();
+            let status = statuses
+                .iter()
+                .find(|status| status.source.as_str() == source);
+            match status {
+                Some(status) if wanted(status) => return status.clone(),
+                _ => assert!(began.elapsed() < LIMIT, "no {what}: {statuses:#?}"),
+            }
             tokio::time::sleep(POLL).await;
         }
     }
@@ -332,6 +361,15 @@ pub fn spooled(scene: &Scene) -> Vec<(String, u64)> {
         .collect();
     files.sort();
     files
+}
+
+/// Returns how many bytes lie in the spool of a source.
+pub fn spooled_bytes(scene: &Scene, source: &str) -> u64 {
+    let folder = scene.state().join("spool").join(source);
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum()
 }
 
 fn example() -> PathBuf {

@@ -51,7 +51,31 @@ pub fn relative_path(bytes: &[u8]) -> Result<String, PathError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Component, Path};
+
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
     use super::*;
+
+    /// Fixed, so that a failure comes again.
+    const SEED: u64 = 312;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(SEED), ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_path_that_is_accepted_leads_out(bytes in prop_oneof![
+            any::<Vec<u8>>(),
+            "[./a\\\\ ]{0,12}".prop_map(String::into_bytes),
+        ]) {
+            if let Ok(path) = relative_path(&bytes) {
+                let normal = |part: Component<'_>| matches!(part, Component::Normal(_));
+                prop_assert!(Path::new(&path).components().all(normal), "{path:?}");
+                prop_assert!(!path.contains('\0') && path.len() <= LIMIT_PATH_BYTES);
+            }
+        }
+    }
 
     #[test]
     fn paths_that_leave_their_directory_are_refused() {

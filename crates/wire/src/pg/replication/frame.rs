@@ -20,7 +20,7 @@ pub struct Frame {
 /// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The length is below its own size or above [`LIMIT_FRAME_BYTES`].
+    /// The length is below its own size or above what is accepted.
     #[error("a message of {bytes} bytes is outside what the protocol allows")]
     Length {
         /// The length that the message states.
@@ -43,6 +43,14 @@ pub enum FrameError {
 /// # Source
 /// <https://www.postgresql.org/docs/18/protocol-message-formats.html>
 pub fn next_frame(buf: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+    next_frame_within(buf, LIMIT_FRAME_BYTES)
+}
+
+/// As [`next_frame`], with a limit of the caller's; memory is taken for no more than that.
+///
+/// # Errors
+/// [`FrameError::Length`]; `buf` is left untouched and the connection must close.
+pub fn next_frame_within(buf: &mut BytesMut, limit: usize) -> Result<Option<Frame>, FrameError> {
     let Some((tag, rest)) = buf.split_first() else {
         return Ok(None);
     };
@@ -53,7 +61,7 @@ pub fn next_frame(buf: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         bytes: u64::from(length),
     };
     let length = usize::try_from(length).map_err(|_| too_long())?;
-    if !(4..LIMIT_FRAME_BYTES).contains(&length) {
+    if !(4..limit).contains(&length) {
         return Err(too_long());
     }
     let tag = *tag;
@@ -96,6 +104,16 @@ mod tests {
             let mut buf = BytesMut::from(&bytes[..]);
             while let Ok(Some(_)) = next_frame(&mut buf) {}
         }
+    }
+
+    #[test]
+    fn a_limit_of_the_callers_is_kept_before_any_memory_is_taken() {
+        let mut buf = BytesMut::from(&b"d"[..]);
+        buf.extend_from_slice(&(1_u32 << 20).to_be_bytes());
+        let before = buf.capacity();
+        assert!(next_frame_within(&mut buf, 1 << 20).is_err());
+        assert_eq!(buf.capacity(), before);
+        assert_eq!(next_frame_within(&mut buf, (1 << 20) + 1), Ok(None));
     }
 
     #[test]

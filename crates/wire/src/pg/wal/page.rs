@@ -77,6 +77,40 @@ impl WalVersion {
     }
 }
 
+/// Checks that `bytes`, which stand at `at`, can be log: every page that begins in them says that it
+/// belongs where it stands, or is unused as behind a switch of segments.
+///
+/// It is much less than reading the records, and enough to tell the log from anything else.
+///
+/// # Errors
+/// [`WalError::Page`] names the first page that does not.
+///
+/// # Source
+/// PostgreSQL 18, `src/include/access/xlog_internal.h`, `XLogPageHeaderData`;
+/// `src/backend/access/transam/xlog.c`, `CopyXLogRecordToWAL`, which clears what a switch leaves.
+pub fn check_pages(at: Lsn, bytes: &[u8]) -> Result<(), WalError> {
+    let into = at.0 % PAGE_BYTES;
+    let first = (PAGE_BYTES - into) % PAGE_BYTES;
+    let step = usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX);
+    let mut offset = usize::try_from(first).unwrap_or(usize::MAX);
+    while let Some(header) = bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk::<16>())
+    {
+        let page = Lsn(at
+            .0
+            .saturating_add(u64::try_from(offset).unwrap_or(u64::MAX)));
+        let [.., a, b, c, d, e, f, g, h] = *header;
+        let stated = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        if stated != page.0 && header.iter().any(|byte| *byte != 0) {
+            let what = "it says that it belongs to another position";
+            return Err(WalError::Page { at: page, what });
+        }
+        offset = offset.saturating_add(step);
+    }
+    Ok(())
+}
+
 /// The header of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageHeader {

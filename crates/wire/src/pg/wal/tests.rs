@@ -258,3 +258,25 @@ fn a_record_above_the_limit_is_checked_and_only_its_front_is_kept() {
     let (_, done) = feed(log.start, &log.bytes, &[1 << 16]);
     assert!(matches!(done, Err(WalError::Checksum { .. })), "{done:?}");
 }
+
+/// Fixed, so that a failure comes again.
+const SEED: u64 = 311;
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        rng_seed: proptest::test_runner::RngSeed::Fixed(SEED),
+        ..ProptestConfig::with_cases(300)
+    })]
+
+    #[test]
+    fn pages_of_the_log_pass_and_anything_else_does_not(
+        lengths in lengths(), from: prop::sample::Index, noise in prop::collection::vec(any::<u8>(), 16_384)
+    ) {
+        let log = log(&lengths);
+        let from = from.index(log.bytes.len());
+        let at = Lsn(log.start.0 + u64::try_from(from).unwrap());
+        prop_assert_eq!(check_pages(at, &log.bytes[from..]), Ok(()));
+        prop_assert!(check_pages(at, &noise).is_err());
+        prop_assert_eq!(check_pages(at, &vec![0; 16_384]), Ok(()));
+    }
+}
