@@ -39,6 +39,13 @@ async fn forget(client: &Client) {
             .unwrap();
         client.batch_execute("CHECKPOINT").await.unwrap();
         if ["lost", "none"].contains(&text(client, STATUS).await.as_str()) {
+            // From here on a slow machine is no reason to lose another one.
+            let lasting = "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'";
+            client.batch_execute(lasting).await.unwrap();
+            client
+                .batch_execute("SELECT pg_reload_conf()")
+                .await
+                .unwrap();
             return;
         }
     }
