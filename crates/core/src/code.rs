@@ -140,6 +140,7 @@ codes! {
     ZS304 "the spool cannot be read or written",
     ZS305 "the restored server did not come into service",
     ZS311 "the vault's replication slot is in use",
+    ZS340 "the directory cannot be read",
     ZU301 "a setting of the source is missing",
     ZU302 "the source's version is not supported",
     ZU303 "the connection string is not usable",
@@ -147,6 +148,7 @@ codes! {
     ZU305 "the restore directory cannot be used",
     ZU306 "no PostgreSQL of the needed version was found",
     ZU307 "there is no restore point",
+    ZU340 "the directory holds what the vault keeps",
 
     // vault: retention and the one writer
     ZI352 "another vault has taken over the repository",

@@ -139,7 +139,7 @@ impl SecretRef {
     }
 }
 
-/// One protected PostgreSQL cluster.
+/// One protected PostgreSQL cluster or directory.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
@@ -154,6 +154,12 @@ pub struct SourceConfig {
     /// Connection string of the role that guard makes lease roles with.
     #[serde(default)]
     pub guard_url: Option<SecretRef>,
+    /// The directory that is protected, instead of a PostgreSQL cluster; relative to the file.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// Seconds from one restore point of a directory to the next.
+    #[serde(default = "every_hour")]
+    pub every_s: u64,
     /// Whether commits wait until the vault has them on disk.
     #[serde(default)]
     pub synchronous: bool,
@@ -166,6 +172,10 @@ pub struct SourceConfig {
     /// SQL statements that a drill runs; each must return true.
     #[serde(default)]
     pub assertions: Vec<String>,
+}
+
+fn every_hour() -> u64 {
+    3600
 }
 
 fn production() -> String {
@@ -327,6 +337,10 @@ impl Config {
         let raw: RawConfig = toml::from_str(text).map_err(|error| malformed(one_line(&error)))?;
         let mut names = BTreeSet::new();
         for source in &raw.source {
+            if source.directory.is_some() && source.vault_url.is_some() {
+                let why = "has both `directory` and `vault_url`: make two sources of it";
+                return Err(malformed(format!("the source `{}` {why}", source.name)));
+            }
             if !names.insert(source.name.clone()) {
                 return Err(ConfigError::Twice(source.name.clone()));
             }

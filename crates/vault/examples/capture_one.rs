@@ -42,6 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         state,
         repository: repository.into(),
         sources: vec![source],
+        directories: Vec::new(),
         postgres: PostgresConfig {
             dirs: std::env::split_paths(&std::env::var_os("PROGRAMS").unwrap_or_default())
                 .filter(|path| !path.as_os_str().is_empty())

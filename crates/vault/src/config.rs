@@ -10,6 +10,7 @@ use holdfast_core::{SourceName, Timestamp};
 use holdfast_store::object::Location;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::directory::DirectoryConfig;
 use crate::source::ConnectionUrl;
 
 /// Reads the time; an argument, so that tests own it.
@@ -148,8 +149,10 @@ pub struct VaultConfig {
     pub state: PathBuf,
     /// Where the repository is.
     pub repository: Location,
-    /// The sources.
+    /// The PostgreSQL clusters.
     pub sources: Vec<SourceConfig>,
+    /// The directories.
+    pub directories: Vec<DirectoryConfig>,
     /// PostgreSQL's programs.
     pub postgres: PostgresConfig,
     /// Drills.

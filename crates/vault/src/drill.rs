@@ -1,6 +1,7 @@
 //! Proving a restore point: it is really restored, started, written to and checked.
 
 mod checks;
+mod directory;
 mod error;
 mod folder;
 mod memory;
@@ -9,10 +10,11 @@ mod run;
 mod server;
 
 use ed25519_dalek::SigningKey;
-use holdfast_core::{DrillReport, Proof};
+use holdfast_core::{DrillReport, Proof, SourceName};
 use holdfast_store::ledger::Ledger;
 
 use crate::config::{Clock, DrillConfig, SourceConfig};
+use crate::engine::directory::DirectoryStatus;
 use crate::repository::Repository;
 use crate::restore::Place;
 
@@ -44,6 +46,25 @@ pub(crate) struct Drilled {
     pub(crate) report: DrillReport,
     /// The proof, when everything that was checked was right.
     pub(crate) proof: Option<Proof>,
+}
+
+/// Restores the newest point of a directory into a folder of its own, compares it, records and signs it.
+///
+/// # Errors
+/// As [`drill`].
+///
+/// # Cancellation
+/// As [`drill`].
+pub(crate) async fn drill_directory(
+    ctx: &DrillContext,
+    source: &SourceName,
+    standing: DirectoryStatus,
+) -> Result<Drilled, DrillError> {
+    let (ctx, source) = (ctx.clone(), source.clone());
+    match tokio::task::spawn_blocking(move || directory::run(&ctx, &source, &standing)).await {
+        Ok(drilled) => drilled,
+        Err(_) => Err(DrillError::Thread),
+    }
 }
 
 /// Restores the newest point of `source` into a folder of its own, checks it, records and signs it.

@@ -14,6 +14,7 @@
 mod capture;
 pub mod config;
 pub mod drill;
+pub mod engine;
 pub mod limits;
 pub mod points;
 pub mod repository;
@@ -31,6 +32,7 @@ pub use config::{
     system_clock,
 };
 pub use drill::{DrillError, DrillRecord, drills};
+pub use engine::directory::{DirectoryConfig, DirectoryError, DirectoryStatus, LeftOut};
 pub use points::points;
 pub use repository::{
     BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,
@@ -38,8 +40,9 @@ pub use repository::{
     Reader, RecordKind, Repository, RepositoryError, Tablespace, WalPlace,
 };
 pub use restore::{
-    Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, RestoreTarget,
-    Restored, ServerAddress, Start, restore,
+    DirectoryRequest, Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest,
+    RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start, is_directory, restore,
+    restore_directory,
 };
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SourceError, SslMode, Synchronous,

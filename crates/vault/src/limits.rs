@@ -180,3 +180,13 @@ pub const RECORD_SETTLED: Duration = Duration::from_secs(24 * 60 * 60);
 pub const UNFINISHED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long a point that is no longer the newest may still be what another one builds on.
 pub const PARENT_AGE: Duration = Duration::from_secs(60 * 60);
+/// The longest path of a directory's file that a restore point can have, in bytes.
+pub const DIRECTORY_PATH_BYTES: usize = 1024;
+/// How much of what a restore point lacks is named.
+pub const DIRECTORY_LEFT_OUT: usize = 20;
+/// How long after its last change a file counts as settled: file systems have coarse clocks.
+pub const DIRECTORY_SETTLES: Duration = Duration::from_secs(2);
+/// How much of a large file is read at once.
+pub const DIRECTORY_READ_BYTES: usize = 1 << 20;
+/// The most that one extended attribute, or the list of their names, may have; Linux's own limit.
+pub const XATTR_BYTES: usize = 64 * 1024;

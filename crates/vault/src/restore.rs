@@ -1,5 +1,6 @@
 //! Bringing a restore point back into service, in a new directory.
 
+mod directory;
 mod error;
 mod files;
 mod frames;
@@ -26,6 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::PostgresConfig;
 
+pub(crate) use directory::write as write_directory;
+pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
 pub(crate) use log::segment;
 pub(crate) use plan::logs;

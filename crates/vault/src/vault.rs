@@ -1,5 +1,8 @@
 //! The vault as a whole: opens what it keeps, runs capture, ships and drills, and answers questions.
 
+mod directories;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{Budget, Capture};
 use crate::config::{Clock, VaultConfig};
 use crate::drill::{self, DrillContext, DrillError};
+use crate::engine::directory::{DirectoryError, DirectoryStanding};
 use crate::limits::{DRILL_AGAIN, DRILL_LOOK};
 use crate::repository::{Reader, Repository, RepositoryError};
 use crate::restore::Place;
@@ -35,6 +39,7 @@ struct Shared {
     clock: Clock,
     repository: Repository,
     standings: Standings,
+    directories: BTreeMap<SourceName, Arc<DirectoryStanding>>,
     budget: Budget,
     /// One drill at a time in a process: each is a whole restore.
     drilling: tokio::sync::Mutex<()>,
@@ -114,6 +119,14 @@ impl Vault {
             .iter()
             .map(|source| (source.name.clone(), Arc::new(Standing::new(source.clone()))))
             .collect();
+        let directories = config
+            .directories
+            .iter()
+            .map(|one| {
+                let standing = DirectoryStanding::new(one.clone());
+                (one.name.clone(), Arc::new(standing))
+            })
+            .collect();
         let vault = Self {
             shared: Arc::new(Shared {
                 config,
@@ -122,6 +135,7 @@ impl Vault {
                 clock,
                 repository,
                 standings,
+                directories,
                 budget: Budget::new(),
                 drilling: tokio::sync::Mutex::new(()),
             }),
@@ -135,7 +149,55 @@ impl Vault {
             })?;
             vault.remember(standing)?;
         }
+        for standing in vault.shared.directories.values() {
+            vault.remember_directory(standing)?;
+        }
         Ok(vault)
+    }
+
+    fn drill_context(&self) -> DrillContext {
+        let shared = &self.shared;
+        DrillContext {
+            place: Place {
+                state: shared.config.state.clone(),
+                repository: shared.config.repository.clone(),
+                vault_key: Some(shared.key.verifying_key()),
+                postgres: shared.config.postgres.clone(),
+            },
+            config: shared.config.drill.clone(),
+            repository: shared.repository.clone(),
+            ledger: shared.ledger.clone(),
+            key: shared.key.clone(),
+            clock: shared.clock.clone(),
+        }
+    }
+
+    /// Takes up what is kept of a directory, and what drills of it have proven.
+    fn remember_directory(&self, standing: &DirectoryStanding) -> Result<(), VaultError> {
+        let shared = &self.shared;
+        let name = &standing.config.name;
+        let recalled = |code, source| VaultError::Recall {
+            name: name.clone(),
+            code,
+            source,
+        };
+        let repository = shared.config.repository.directory();
+        for own in repository.into_iter().chain([shared.config.state.as_path()]) {
+            let path = &standing.config.directory;
+            if own.starts_with(path) || path.starts_with(own) {
+                let error = DirectoryError::OwnPlace { path: path.clone() };
+                return Err(recalled(error.code(), Box::new(error)));
+            }
+        }
+        let reader = shared.repository.reader();
+        let newest = reader.points(name)?.pop();
+        let remembered = drill::recall(reader, &shared.ledger, name)
+            .map_err(|error| recalled(error.code(), Box::new(error)))?;
+        let mut facts = standing.facts();
+        facts.newest = newest;
+        facts.proof = remembered.proof;
+        facts.proof_status = remembered.status;
+        Ok(())
     }
 
     /// Takes up what drills of a source have proven before.
@@ -177,6 +239,9 @@ impl Vault {
         for standing in self.shared.standings.values() {
             parts.spawn(self.clone().keep_proving(standing.clone(), stop.clone()));
         }
+        for standing in self.shared.directories.values() {
+            parts.spawn(self.clone().keep_directory(standing.clone(), stop.clone()));
+        }
         while parts.join_next().await.is_some() {}
         Ok(())
     }
@@ -214,6 +279,9 @@ impl Vault {
     /// # Errors
     /// [`DrillError`] when there was nothing to restore or the drill could not be run.
     pub async fn drill(&self, source: &SourceName) -> Result<DrillReport, DrillError> {
+        if let Some(standing) = self.shared.directories.get(source) {
+            return self.prove_directory(standing).await;
+        }
         let standing = self.shared.standings.get(source);
         let standing = standing.ok_or_else(|| DrillError::Unknown(source.clone()))?;
         self.prove(standing).await
@@ -224,20 +292,7 @@ impl Vault {
         let shared = &self.shared;
         let _alone = shared.drilling.lock().await;
         let _busy = standing.busy("drill");
-        let ctx = DrillContext {
-            place: Place {
-                state: shared.config.state.clone(),
-                repository: shared.config.repository.clone(),
-                vault_key: Some(shared.key.verifying_key()),
-                postgres: shared.config.postgres.clone(),
-            },
-            config: shared.config.drill.clone(),
-            repository: shared.repository.clone(),
-            ledger: shared.ledger.clone(),
-            key: shared.key.clone(),
-            clock: shared.clock.clone(),
-        };
-        let drilled = drill::drill(&ctx, &standing.config).await?;
+        let drilled = drill::drill(&self.drill_context(), &standing.config).await?;
         let mut facts = standing.facts();
         facts.proof_status = drill::status(&drilled.report);
         if drilled.proof.is_some() {
@@ -306,7 +361,10 @@ fn due(
 }
 
 impl WayBack for Vault {
-    fn way_back(&self, source: &SourceName, _now: Timestamp) -> Result<WayBackAnswer, NoWayBack> {
+    fn way_back(&self, source: &SourceName, now: Timestamp) -> Result<WayBackAnswer, NoWayBack> {
+        if let Some(standing) = self.shared.directories.get(source) {
+            return standing.way_back(now);
+        }
         match self.shared.standings.get(source) {
             None => Err(NoWayBack::UnknownSource(source.clone())),
             Some(standing) => standing.way_back(),

@@ -47,6 +47,12 @@ pub struct Add {
     /// Where the connection string of a role that may create roles is: `env:NAME` or `file:PATH`.
     #[arg(long, value_name = "REF")]
     guard_url: Option<String>,
+    /// A directory to protect instead of a PostgreSQL cluster.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["vault_url", "guard_url", "synchronous"])]
+    directory: Option<std::path::PathBuf>,
+    /// Seconds from one restore point of a directory to the next.
+    #[arg(long, value_name = "SECONDS", requires = "directory", default_value_t = 3600)]
+    every_s: u64,
     /// What it is for, as policies see it.
     #[arg(long, default_value = "production")]
     environment: String,
@@ -86,10 +92,11 @@ impl Add {
                 "edit its block in holdfast.toml, or choose another name",
             ));
         }
-        if self.vault_url.is_none() && self.guard_url.is_none() {
+        let directory = self.directory()?;
+        if self.vault_url.is_none() && self.guard_url.is_none() && directory.is_none() {
             return Err(Failure::new(
                 Code::ZU608,
-                "a source needs --vault-url, --guard-url or both; nothing was changed",
+                "a source needs --vault-url, --guard-url or both, or --directory; nothing was changed",
                 "the vault streams with the one, guard makes lease roles with the other",
             ));
         }
@@ -98,6 +105,7 @@ impl Add {
             environment: &self.environment,
             vault_url: self.vault_url.as_deref(),
             guard_url: self.guard_url.as_deref(),
+            directory: directory.as_deref().map(|path| (path, self.every_s)),
             synchronous: self.synchronous,
             resources: &self.resources,
             assertions: &self.assertions,
@@ -109,6 +117,13 @@ impl Add {
             self.name,
             config.file.display()
         ));
+        if let Some(directory) = directory {
+            output.result(
+                &json!({"source": self.name, "added": true, "directory": directory}),
+                || "restart what runs; `holdfast source list` shows its restore points".to_owned(),
+            );
+            return Ok(());
+        }
         if source.vault_url.is_none() {
             output.result(&json!({"source": self.name, "added": true}), || {
                 "without vault_url it has no way back: what cannot be undone stays refused"
@@ -117,6 +132,33 @@ impl Add {
             return Ok(());
         }
         check(&changed, source, output)
+    }
+}
+
+impl Add {
+    /// Returns the absolute path of the directory to protect, which must be there.
+    fn directory(&self) -> Result<Option<String>, Failure> {
+        let Some(directory) = &self.directory else {
+            return Ok(None);
+        };
+        let refused = |why: String| {
+            Failure::new(
+                Code::ZU608,
+                format!(
+                    "`{}` cannot be protected: {why}; nothing was changed",
+                    directory.display()
+                ),
+                "name a directory that the vault's account may read",
+            )
+        };
+        let path = std::fs::canonicalize(directory).map_err(|error| refused(error.to_string()))?;
+        if !path.is_dir() {
+            return Err(refused("it is not a directory".to_owned()));
+        }
+        match path.into_os_string().into_string() {
+            Ok(path) => Ok(Some(path)),
+            Err(_) => Err(refused("its name is not UTF-8".to_owned())),
+        }
     }
 }
 

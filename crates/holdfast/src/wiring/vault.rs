@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_core::{Code, SourceName, WayBack};
 use holdfast_store::ledger::Ledger;
 use holdfast_vault::{
-    AckMode, Assertion, CaptureState, ConnectionUrl, DrillConfig, Place, PostgresConfig,
+    AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place, PostgresConfig,
     SourceConfig, SourceStatus, Vault, VaultConfig, enable_synchronous, system_clock,
 };
 use serde::{Deserialize, Serialize};
@@ -91,12 +91,27 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
         state: config.vault_dir(),
         repository: config.repository(),
         sources: sources?,
+        directories: directories(config),
         postgres: postgres(config),
         drill: DrillConfig {
             every: Duration::from_secs(config.vault.drill_every_s),
             ..DrillConfig::default()
         },
     })
+}
+
+/// Returns what the vault is told about directories.
+fn directories(config: &Config) -> Vec<DirectoryConfig> {
+    let named = config.sources.iter();
+    named
+        .filter_map(|source| {
+            Some(DirectoryConfig {
+                name: source.name.clone(),
+                directory: config.base.join(source.directory.as_ref()?),
+                every: Duration::from_secs(source.every_s.max(1)),
+            })
+        })
+        .collect()
 }
 
 /// How a source stands, and whether its commits really wait.
@@ -249,6 +264,7 @@ async fn synchronize(
 async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Value, Failure> {
     let value = match request.op.as_str() {
         "vault.status" => serde_json::to_value(waiting.stand(vault.status())),
+        "vault.directories" => serde_json::to_value(vault.directories()),
         "way_back" => {
             let source: SourceName = api::args(request)?;
             serde_json::to_value(Told::of(vault.way_back(&source, now())))

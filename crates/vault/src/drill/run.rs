@@ -21,8 +21,8 @@ use crate::restore::{
 use crate::source::{Connection, SourceError};
 
 /// The folder for drills below the vault's state directory.
-const FOLDER: &str = "drill";
-const RESTORE: &str = "restore to the end of the log";
+pub(super) const FOLDER: &str = "drill";
+pub(super) const RESTORE: &str = "restore to the end of the log";
 const SERVICE: &str = "server takes a write";
 const CHECKSUMS: &str = "page checksums";
 /// Lines of a server's log that a check repeats.
@@ -83,7 +83,11 @@ pub(super) fn run(ctx: &DrillContext, source: &SourceConfig) -> Result<Drilled, 
 }
 
 /// Records the drill, and signs and keeps the proof if it passed.
-fn conclude(ctx: &DrillContext, report: DrillReport, rows: &Rows) -> Result<Drilled, DrillError> {
+pub(super) fn conclude(
+    ctx: &DrillContext,
+    report: DrillReport,
+    rows: &Rows,
+) -> Result<Drilled, DrillError> {
     let proof = if report.passed() {
         let proof = Proof::attest(report.clone(), &ctx.key).map_err(DrillError::Proof)?;
         ctx.repository
@@ -269,7 +273,7 @@ fn is_complete_count(check: &Check) -> bool {
 }
 
 /// Whether a restore failed because of what is kept, and not because of this machine.
-fn is_about_the_point(error: &RestoreError) -> bool {
+pub(super) fn is_about_the_point(error: &RestoreError) -> bool {
     matches!(
         error,
         RestoreError::Repository(_) | RestoreError::Server { .. } | RestoreError::Target { .. }

@@ -241,6 +241,26 @@ impl PointWriter {
         }
     }
 
+    /// Leaves out bytes of a large file whose whole content comes: a hole, which reads as zeros.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Misuse`] when the file is small or ends before.
+    pub fn skip(&mut self, bytes: u64) -> Result<(), RepositoryError> {
+        let Some(Open::Whole {
+            path,
+            record,
+            written,
+            ..
+        }) = &mut self.open
+        else {
+            return Err(misuse("a hole comes without a large file"));
+        };
+        *written = written.saturating_add(bytes);
+        is_within(path, *written, record.size)?;
+        // What follows begins where a page can.
+        self.filling.align_part(*written)
+    }
+
     /// Takes bytes of a file of which parts come. Positions ascend; what lies between stays.
     ///
     /// # Errors

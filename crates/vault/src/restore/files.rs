@@ -158,25 +158,28 @@ fn prepare(part: &Part, directory: &Path, owner: Owner) -> Result<Option<u64>, R
         RecordKind::File if part.is_more => Ok(Some(0)),
         RecordKind::File => {
             let size = part.record.size;
-            let file = match create(&full, owner) {
-                Err(RestoreError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound =>
-                {
-                    if let Some(parent) = full.parent() {
-                        make_folder(parent, owner)?;
-                    }
-                    create(&full, owner)?
-                }
-                created => created?,
-            };
-            // What is nowhere in the point stays a hole, and reads as zeros.
-            if size > 0 {
-                file.set_len(size)
-                    .map_err(|source| failed("make", &full, source))?;
-            }
+            create_sized(&full, size, owner)?;
             Ok(Some(size))
         }
     }
+}
+
+/// Makes a file of this size, and its folder if need be: what is not written of it is a hole.
+pub(super) fn create_sized(path: &Path, size: u64, owner: Owner) -> Result<(), RestoreError> {
+    let file = match create(path, owner) {
+        Err(RestoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent() {
+                make_folder(parent, owner)?;
+            }
+            create(path, owner)?
+        }
+        created => created?,
+    };
+    if size > 0 {
+        file.set_len(size)
+            .map_err(|source| failed("make", path, source))?;
+    }
+    Ok(())
 }
 
 /// Folders that PostgreSQL will not make itself.

@@ -202,7 +202,7 @@ fn explain(error: RestoreError, request: &RestoreRequest, brought: &Brought) -> 
 }
 
 /// Makes everything below a directory durable.
-fn sync(directory: &Path) -> Result<(), RestoreError> {
+pub(super) fn sync(directory: &Path) -> Result<(), RestoreError> {
     let opened = std::fs::File::open(directory);
     let synced = opened.and_then(|folder| {
         #[cfg(target_os = "linux")]

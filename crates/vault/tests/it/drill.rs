@@ -67,6 +67,7 @@ fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
     std::fs::create_dir_all(&place.state).unwrap();
     let ledger = Ledger::open(&place.state.join("ledger"), key(), clock()).unwrap();
     let config = VaultConfig {
+        directories: Vec::new(),
         state: place.state,
         repository: place.repository,
         sources: vec![SourceConfig {

@@ -61,6 +61,7 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
     // A drill is a restore: it would take part in every measurement. In a file none can be run.
     let nowhere = state.join("vault.key");
     let config = VaultConfig {
+        directories: Vec::new(),
         state,
         repository: repository.into(),
         sources: vec![source],

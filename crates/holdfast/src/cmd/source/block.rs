@@ -19,6 +19,8 @@ pub struct Block<'a> {
     pub vault_url: Option<&'a str>,
     /// Reference of guard's connection string.
     pub guard_url: Option<&'a str>,
+    /// The directory, and seconds between restore points.
+    pub directory: Option<(&'a str, u64)>,
     /// Whether commits wait.
     pub synchronous: bool,
     /// What providers call its carriers.
@@ -41,6 +43,10 @@ pub fn write(block: &Block<'_>) -> String {
     }
     if let Some(url) = block.guard_url {
         text.push_str(&format!("guard_url = {}\n", string(url)));
+    }
+    if let Some((directory, every_s)) = block.directory {
+        text.push_str(&format!("directory = {}\n", string(directory)));
+        text.push_str(&format!("every_s = {every_s}\n"));
     }
     if block.synchronous {
         text.push_str("synchronous = true\n");

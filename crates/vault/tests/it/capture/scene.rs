@@ -106,6 +106,7 @@ impl Scene {
             sources: std::iter::once(self.source(url, AckMode::Asynchronous))
                 .chain(self.more.iter().cloned())
                 .collect(),
+            directories: Vec::new(),
             postgres: programs(),
             drill: DrillConfig {
                 every: Duration::from_secs(24 * 3600),
