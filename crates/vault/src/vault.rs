@@ -182,7 +182,10 @@ impl Vault {
             source,
         };
         let repository = shared.config.repository.directory();
-        for own in repository.into_iter().chain([shared.config.state.as_path()]) {
+        for own in repository
+            .into_iter()
+            .chain([shared.config.state.as_path()])
+        {
             let path = &standing.config.directory;
             if own.starts_with(path) || path.starts_with(own) {
                 let error = DirectoryError::OwnPlace { path: path.clone() };

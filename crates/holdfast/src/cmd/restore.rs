@@ -1,5 +1,6 @@
 //! `holdfast restore`: a restore point into a new directory.
 
+mod directory;
 mod target;
 
 use std::path::PathBuf;
@@ -40,6 +41,17 @@ impl Restore {
         let config = shared.config()?;
         let into = std::path::absolute(&self.into)
             .map_err(|error| crate::wiring::system("find the directory", &error))?;
+        let name = config.source(&self.source)?.name.clone();
+        if holdfast_vault::is_directory(&vault::place(&config)?, &name)? {
+            if self.start {
+                return Err(Failure::new(
+                    holdfast_core::Code::ZU304,
+                    format!("`{name}` is a directory: no server can be started on it"),
+                    "leave --start out",
+                ));
+            }
+            return directory::run(&config, name, &self.at, into, output);
+        }
         let start = match self.start {
             true => Start::Yes { port: self.port },
             false => Start::No,

@@ -4,7 +4,7 @@ mod block;
 
 use clap::{Args, Subcommand};
 use holdfast_core::{Code, SourceName};
-use holdfast_vault::{AckMode, CheckReport, RequirementState, check_source};
+use holdfast_vault::{AckMode, CheckReport, DirectoryStatus, RequirementState, check_source};
 use serde_json::{Value, json};
 
 use crate::cli::Shared;
@@ -51,7 +51,12 @@ pub struct Add {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["vault_url", "guard_url", "synchronous"])]
     directory: Option<std::path::PathBuf>,
     /// Seconds from one restore point of a directory to the next.
-    #[arg(long, value_name = "SECONDS", requires = "directory", default_value_t = 3600)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        requires = "directory",
+        default_value_t = 3600
+    )]
     every_s: u64,
     /// What it is for, as policies see it.
     #[arg(long, default_value = "production")]
@@ -164,6 +169,9 @@ impl Add {
 
 /// Prints what a source lacks; fails when the vault could not work with it.
 fn check(config: &Config, source: &SourceConfig, output: Output) -> Done {
+    if let Some(directory) = &source.directory {
+        return check_directory(&config.base.join(directory), source, output);
+    }
     let told = vault::source(config, source)?;
     let report: CheckReport = block_on(async { Ok(check_source(&told).await) })?;
     output.result(&report, || describe(&report));
@@ -187,6 +195,25 @@ fn check(config: &Config, source: &SourceConfig, output: Output) -> Done {
                 hint: (!first.fix.is_empty()).then(|| first.fix.clone()),
             })
         }
+    }
+}
+
+/// Says whether a directory can be read; the vault's account is taken to be this one.
+fn check_directory(path: &std::path::Path, source: &SourceConfig, output: Output) -> Done {
+    let listed = std::fs::read_dir(path).and_then(|mut entries| entries.next().transpose());
+    match listed {
+        Ok(_) => {
+            let shown = path.display().to_string();
+            output.result(&json!({"source": source.name, "directory": shown}), || {
+                format!("{shown} can be read")
+            });
+            Ok(())
+        }
+        Err(error) => Err(Failure::new(
+            Code::ZS340,
+            format!("`{}` cannot be read: {error}", path.display()),
+            "check that it is mounted and that the vault's account may read it",
+        )),
     }
 }
 
@@ -229,6 +256,14 @@ pub fn list(config: &Config, output: Output) -> Done {
     if statuses.is_none() && !output.is_json() {
         output.say("the vault is not running, so only the configuration is shown");
     }
+    let directories: Vec<DirectoryStatus> = match statuses {
+        Some(_) => block_on(
+            Half::Vault
+                .client(config)
+                .ask("vault.directories", Value::Null),
+        )?,
+        None => Vec::new(),
+    };
     let statuses = statuses.unwrap_or_default();
     let status = |name: &SourceName| {
         statuses
@@ -244,7 +279,10 @@ pub fn list(config: &Config, output: Output) -> Done {
                 "vault": source.vault_url.is_some(), "guard": source.guard_url.is_some(),
                 "resources": source.resources,
             });
-            let known = status(&source.name).map(|status| json!(status));
+            let directory = directories.iter().find(|one| one.source == source.name);
+            let known = status(&source.name)
+                .map(|status| json!(status))
+                .or_else(|| directory.map(|one| json!(one)));
             if let (Some(fields), Some(Value::Object(known))) = (value.as_object_mut(), known) {
                 fields.extend(known);
             }
@@ -256,14 +294,54 @@ pub fn list(config: &Config, output: Output) -> Done {
             return "no source yet: `holdfast source add NAME --vault-url env:VAULT_URL`"
                 .to_owned();
         }
-        let rows = config
-            .sources
-            .iter()
-            .map(|source| row(source, status(&source.name)));
+        let rows = config.sources.iter().map(|source| {
+            let directory = directories.iter().find(|one| one.source == source.name);
+            match &source.directory {
+                Some(_) => directory_row(source, directory),
+                None => row(source, status(&source.name)),
+            }
+        });
         let header = ["SOURCE", "STATE", "MODE", "LAG", "PROOF", "TROUBLE"];
         table(&header, &rows.collect::<Vec<_>>())
     });
     Ok(())
+}
+
+fn directory_row(source: &SourceConfig, status: Option<&DirectoryStatus>) -> Vec<String> {
+    let none = || "-".to_owned();
+    let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    let Some(status) = status else {
+        let state = "not running".to_owned();
+        return vec![
+            source.name.to_string(),
+            state,
+            none(),
+            none(),
+            none(),
+            none(),
+        ];
+    };
+    let state = match (&status.busy, status.point.is_some()) {
+        (Some(busy), _) => busy.clone(),
+        (None, true) => format!("kept, {} files", status.files),
+        (None, false) => "no point yet".to_owned(),
+    };
+    let age = status
+        .at
+        .map(|at| crate::wiring::now().since(at).as_secs_f64());
+    let trouble = match (&status.trouble, status.missing) {
+        (Some(one), _) => format!("{} {}", one.code, one.what),
+        (None, 0) => none(),
+        (None, missing) => format!("{missing} things are not kept"),
+    };
+    vec![
+        source.name.to_string(),
+        state,
+        "directory".to_owned(),
+        age.map_or_else(none, |age| format!("{age:.0} s")),
+        word(json!(status.proof.state)),
+        trouble,
+    ]
 }
 
 fn row(source: &SourceConfig, standing: Option<&Standing>) -> Vec<String> {

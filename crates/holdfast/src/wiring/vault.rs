@@ -7,8 +7,9 @@ use std::time::Duration;
 use holdfast_core::{Code, SourceName, WayBack};
 use holdfast_store::ledger::Ledger;
 use holdfast_vault::{
-    AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place, PostgresConfig,
-    SourceConfig, SourceStatus, Vault, VaultConfig, enable_synchronous, system_clock,
+    AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place,
+    PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig, enable_synchronous,
+    system_clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

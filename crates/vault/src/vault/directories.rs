@@ -11,6 +11,7 @@ use super::Vault;
 use crate::drill::{self, DrillError};
 use crate::engine::directory::{self, DirectoryError, DirectoryStanding, DirectoryStatus};
 use crate::limits::{BACKOFF_MAX, DRILL_AGAIN, POLL};
+use crate::repository::RepositoryError;
 use crate::standing::trouble;
 
 impl Vault {
@@ -81,7 +82,11 @@ impl Vault {
             let point = repository.reader().point(&config.name, &captured.point)?;
             Ok((captured, point.summary().clone()))
         });
-        let ended = ended.await.unwrap_or(Err(DirectoryError::Stopped));
+        let gone = RepositoryError::System {
+            step: "read the directory",
+            what: "its thread has ended".to_owned(),
+        };
+        let ended = ended.await.unwrap_or(Err(gone.into()));
         let mut facts = standing.facts();
         facts.busy = None;
         match ended {

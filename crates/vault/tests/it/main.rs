@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod capture;
 #[cfg(test)]
+mod directory;
+#[cfg(test)]
 mod drill;
 #[cfg(test)]
 mod faults;

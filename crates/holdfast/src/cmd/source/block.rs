@@ -179,6 +179,7 @@ mod tests {
             environment: "pro\"duction",
             vault_url: Some("env:V"),
             guard_url: None,
+            directory: None,
             synchronous: true,
             resources: &["railway:volume:1".to_owned()],
             assertions: &assertions,

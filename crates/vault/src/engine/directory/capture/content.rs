@@ -195,10 +195,8 @@ impl Reading {
             _ => offset,
         });
         let hole = seek(&self.file, SeekFrom::Hole(data)).unwrap_or(self.size);
-        (
-            data.min(self.size),
-            hole.clamp(data.saturating_add(1), self.size.max(1)),
-        )
+        let data = data.min(self.size);
+        (data, hole.min(self.size).max(data.saturating_add(1)))
     }
 }
 

@@ -1,0 +1,54 @@
+//! `holdfast restore` of a directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use holdfast_core::SourceName;
+use holdfast_vault::{
+    DirectoryRequest, Progress, ProgressFn, RestoreTarget, RestoredDirectory, restore_directory,
+};
+
+use super::bar;
+use crate::config::Config;
+use crate::report::{Done, Output};
+use crate::wiring::vault;
+
+/// Brings a directory back, with a progress bar where somebody watches.
+///
+/// # Errors
+/// The restore's own error; what was there before is as it was.
+pub fn run(config: &Config, source: SourceName, at: &str, into: PathBuf, output: Output) -> Done {
+    let at: RestoreTarget = at.parse::<RestoreTarget>()?;
+    let request = DirectoryRequest { source, at, into };
+    let bar = bar(output);
+    let shown = bar.clone();
+    let progress: ProgressFn = Arc::new(move |progress: Progress| {
+        shown.set_length(progress.total.0);
+        shown.set_position(progress.done.0);
+        shown.set_message("files");
+    });
+    let restored = restore_directory(&vault::place(config)?, &request, &progress);
+    bar.finish_and_clear();
+    let restored = restored?;
+    output.result(&restored, || describe(&restored));
+    Ok(())
+}
+
+fn describe(restored: &RestoredDirectory) -> String {
+    let mut text = format!(
+        "{} as of {} is in {} ({} files, {}, {:.1} s)",
+        restored.source,
+        restored.at,
+        restored.directory.display(),
+        restored.files,
+        restored.bytes,
+        restored.files_s
+    );
+    if restored.refused > 0 {
+        text.push_str(&format!(
+            "\n{} owners or attributes could not be set by this account; run it as root to set them",
+            restored.refused
+        ));
+    }
+    text
+}
