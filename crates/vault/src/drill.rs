@@ -22,6 +22,18 @@ pub use error::DrillError;
 pub use memory::{DrillRecord, drills};
 pub(crate) use memory::{recall, status};
 
+/// Ends what drills left behind whose vault was killed: servers and folders.
+pub(crate) fn sweep(config: &DrillConfig, state: &std::path::Path) {
+    let wished = config
+        .dir
+        .clone()
+        .unwrap_or_else(|| state.join(run::FOLDER));
+    let swept = folder::sweep(&wished);
+    if swept > 0 {
+        tracing::info!(swept, "ended drills that an earlier vault had begun");
+    }
+}
+
 /// What a drill needs besides the source.
 #[derive(Clone)]
 pub(crate) struct DrillContext {

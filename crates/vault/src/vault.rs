@@ -140,6 +140,7 @@ impl Vault {
                 drilling: tokio::sync::Mutex::new(()),
             }),
         };
+        drill::sweep(&vault.shared.config.drill, &vault.shared.config.state);
         for standing in vault.shared.standings.values() {
             let capture = vault.capture(standing, &CancellationToken::new())?;
             capture.recall().map_err(|error| VaultError::Recall {

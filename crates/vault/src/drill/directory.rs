@@ -40,7 +40,7 @@ pub(super) fn run(
     let request = DirectoryRequest {
         source: source.clone(),
         at: RestoreTarget::Latest,
-        into: folder.path().join("data"),
+        into: folder.path().join(super::folder::DATA),
     };
     let quiet: ProgressFn = Arc::new(|_| {});
     let mut checks = Vec::new();

@@ -1,17 +1,23 @@
 //! The drill's own folder: made for one drill, and the only thing that a drill ever removes.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::SourceName;
 
 use super::DrillError;
+use super::server::Server;
 
 /// Every folder that a drill makes or removes begins with this.
 pub(super) const PREFIX: &str = "holdfast-drill-";
 /// Where drills go when the server's account cannot reach the vault's own state.
 const FALLBACK: &str = "/var/tmp";
+/// The file that the drill holds locked: whoever can lock it knows that the drill is gone.
+const OWNER: &str = ".owner";
+/// Where the restored data directory is in a drill's folder.
+pub(super) const DATA: &str = "data";
 /// The longest path of a folder for sockets; the system allows 107 bytes with the socket's name.
 const SOCKET_FOLDER_BYTES: usize = 85;
 
@@ -44,6 +50,7 @@ pub(super) struct Folder {
     path: PathBuf,
     device: u64,
     inode: u64,
+    _owner: File,
 }
 
 impl Folder {
@@ -78,7 +85,14 @@ impl Folder {
             .create(&path)
             .map_err(failed("make", &path))?;
         let facts = std::fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
+        let owner = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path.join(OWNER))
+            .and_then(|owner| owner.lock().map(|()| owner));
         let folder = Self {
+            _owner: owner.map_err(failed("lock", &path))?,
             path,
             device: facts.dev(),
             inode: facts.ino(),
@@ -116,6 +130,45 @@ impl Drop for Folder {
             tracing::warn!(path, %error, "the drill's folder stays: remove it by hand");
         }
     }
+}
+
+/// Stops the servers and removes the folders of drills whose vault was killed; returns how many.
+///
+/// A folder counts as one only when the file in it that its drill held locked is ours and free.
+pub(super) fn sweep(wished: &Path) -> u32 {
+    let mut swept = 0_u32;
+    for parent in [wished, Path::new(FALLBACK)] {
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_drill = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            let Some(owner) = is_drill.then(|| abandoned(&path)).flatten() else {
+                continue;
+            };
+            let Ok(facts) = std::fs::symlink_metadata(&path) else {
+                continue;
+            };
+            let folder = Folder {
+                device: facts.dev(),
+                inode: facts.ino(),
+                path,
+                _owner: owner,
+            };
+            // Dropped in this order: the server ends before its files go.
+            drop(Server::on(&folder.path.join(DATA)));
+            drop(folder);
+            swept = swept.saturating_add(1);
+        }
+    }
+    swept
+}
+
+/// Locks a folder's file when its drill is gone and it is our own.
+fn abandoned(path: &Path) -> Option<File> {
+    let facts = std::fs::symlink_metadata(path.join(OWNER)).ok()?;
+    let is_ours = facts.is_file() && facts.uid() == rustix::process::geteuid().as_raw();
+    let owner = is_ours.then(|| File::open(path.join(OWNER)))?.ok()?;
+    owner.try_lock().ok()?;
+    Some(owner)
 }
 
 /// Whether the account may enter every folder on the way, as far as the permission bits say.
@@ -163,6 +216,22 @@ mod tests {
         std::os::unix::fs::symlink(parent.path(), &path).unwrap();
         drop(folder);
         assert!(parent.path().join("moved2").exists());
+    }
+
+    #[test]
+    fn the_folder_of_a_drill_that_is_gone_is_swept_and_others_stay() {
+        let parent = tempfile::tempdir_in("/tmp").unwrap();
+        let source: SourceName = "prod".parse().unwrap();
+        let running = Folder::make(parent.path(), &source, None).unwrap();
+        let gone = parent.path().join(format!("{PREFIX}prod-0123"));
+        std::fs::create_dir(&gone).unwrap();
+        std::fs::write(gone.join(OWNER), "").unwrap();
+        let foreign = parent.path().join(format!("{PREFIX}prod-4567"));
+        std::fs::create_dir(&foreign).unwrap();
+        sweep(parent.path());
+        assert!(running.path().exists());
+        assert!(!gone.exists());
+        assert!(foreign.exists());
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn try_out(
         covers_until: base.at,
         restored: ByteCount(0),
     };
-    let data = folder.join("data");
+    let data = folder.join(folder::DATA);
     let request = RestoreRequest {
         source: source.name.clone(),
         at: RestoreTarget::Latest,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::Lsn;
 use holdfast_testing::postgres::{self, Installation, Server};
+use holdfast_testing::signals;
 use holdfast_vault::{
     AckMode, CaptureState, ConnectionUrl, ProofState, SourceConfig, disable_synchronous,
     enable_synchronous,
@@ -202,4 +203,28 @@ async fn a_vault_that_dies_never_stops_an_asynchronous_source() {
         .batch_execute("INSERT INTO t VALUES (0)")
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_whose_vault_was_killed_is_ended_by_the_next_vault() {
+    let scene = Scene::new();
+    let server = Server::builder(&postgres::newest().unwrap())
+        .fast()
+        .start()
+        .unwrap();
+    let mut vault = scene.spawn(&server.url(), AckMode::Asynchronous);
+    let began = std::time::Instant::now();
+    let drilled = loop {
+        let below = signals::descendants(vault.pid()).unwrap();
+        // The restored server is its child, and its own children follow it.
+        if let Some(pid) = below.first() {
+            break *pid;
+        }
+        assert!(began.elapsed() < LIMIT, "no drill: {}", vault.log_tail());
+        tokio::time::sleep(POLL).await;
+    };
+    vault.kill_9().unwrap();
+    assert!(signals::is_running(drilled), "it outlives its vault");
+    let _again = scene.spawn(&server.url(), AckMode::Asynchronous);
+    signals::wait_until(LIMIT, || !signals::is_running(drilled)).unwrap();
 }
