@@ -242,6 +242,12 @@ pub struct VaultConfig {
     pub repository: PathBuf,
     /// Seconds between two drills of a source.
     pub drill_every_s: u64,
+    /// Seconds from one restore point to the next, while the source changes.
+    pub point_every_s: u64,
+    /// Mebibytes of log after which a restore point is taken in any case.
+    pub point_every_mib: u64,
+    /// Seconds from one restore point that stands on its own to the next.
+    pub full_every_s: u64,
     /// The user that restored servers run as, when the vault runs as root.
     pub run_as: String,
     /// Folders with PostgreSQL's programs, searched first.
@@ -253,6 +259,9 @@ impl Default for VaultConfig {
         Self {
             repository: PathBuf::from("repository"),
             drill_every_s: 900,
+            point_every_s: 3600,
+            point_every_mib: 1024,
+            full_every_s: 7 * 24 * 3600,
             run_as: "postgres".to_owned(),
             postgres_bin_dirs: Vec::new(),
         }

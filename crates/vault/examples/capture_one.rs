@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_store::{key, ledger::Ledger};
-use holdfast_vault::{DrillConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock};
+use holdfast_vault::{
+    DrillConfig, PointsConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             every: Duration::from_secs(24 * 3600),
             ..DrillConfig::default()
         },
+        points: PointsConfig::default(),
     };
     let vault = Vault::open(config, ledger, key, clock)?;
     let stop = CancellationToken::new();

@@ -6,6 +6,7 @@
 
 mod base;
 mod error;
+mod incremental;
 mod links;
 mod prepare;
 mod ship;
@@ -26,10 +27,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use error::CaptureError;
+pub(crate) use incremental::ChangeLog;
 pub(crate) use links::Waker;
 pub(crate) use ship::Budget;
 
-use crate::config::Clock;
+use crate::config::{Clock, PointsConfig};
 use crate::limits;
 use crate::repository::{Repository, RepositoryError, WalPlace};
 use crate::source::explain;
@@ -49,6 +51,9 @@ pub(crate) struct Capture {
     pub(crate) clock: Clock,
     pub(crate) links: Arc<Links>,
     pub(crate) budget: Budget,
+    pub(crate) points: PointsConfig,
+    /// Which blocks the log changed, as far as it was shipped.
+    pub(crate) changes: ChangeLog,
     pub(crate) stop: CancellationToken,
 }
 

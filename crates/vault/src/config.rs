@@ -142,6 +142,27 @@ impl Default for DrillConfig {
     }
 }
 
+/// When restore points are taken.
+#[derive(Clone, Debug)]
+pub struct PointsConfig {
+    /// Time from one restore point to the next, while the source changes.
+    pub every: Duration,
+    /// Time from one that stands on its own to the next.
+    pub full_every: Duration,
+    /// Bytes of log after which one is taken in any case, so that replay stays short.
+    pub log_bytes: u64,
+}
+
+impl Default for PointsConfig {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(3600),
+            full_every: Duration::from_secs(7 * 24 * 3600),
+            log_bytes: 1 << 30,
+        }
+    }
+}
+
 /// Everything the vault is told.
 #[derive(Clone, Debug)]
 pub struct VaultConfig {
@@ -157,4 +178,6 @@ pub struct VaultConfig {
     pub postgres: PostgresConfig,
     /// Drills.
     pub drill: DrillConfig,
+    /// Restore points.
+    pub points: PointsConfig,
 }

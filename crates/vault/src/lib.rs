@@ -28,8 +28,8 @@ pub mod vault;
 pub mod watch;
 
 pub use config::{
-    AckAt, AckMode, Assertion, Clock, DrillConfig, PostgresConfig, SourceConfig, VaultConfig,
-    system_clock,
+    AckAt, AckMode, Assertion, Clock, DrillConfig, PointsConfig, PostgresConfig, SourceConfig,
+    VaultConfig, system_clock,
 };
 pub use drill::{DrillError, DrillRecord, drills};
 pub use engine::directory::{DirectoryConfig, DirectoryError, DirectoryStatus, LeftOut};
@@ -49,6 +49,9 @@ pub use source::{
     UrlError, check_source, disable_synchronous, enable_synchronous,
 };
 pub use spool::SpoolError;
-pub use status::{CaptureState, PointSpan, ProofState, ProofStatus, SourceStatus, Trouble};
+pub use status::{
+    CaptureState, PointReading, PointSpan, ProofState, ProofStatus, ReadingWay, SourceStatus,
+    Trouble,
+};
 pub use vault::{Vault, VaultError};
 pub use watch::{Destroyed, LogWatch, Seen, WatchError};

@@ -74,6 +74,15 @@ pub const TAIL_BYTES: u64 = 4 << 20;
 /// How long the log that a finished base backup needs may take to arrive in the repository.
 pub const BASE_LOG_WAIT: Duration = Duration::from_secs(600);
 
+/// How often the vault looks whether a restore point is due.
+pub const DUE_LOOK: Duration = Duration::from_secs(1);
+/// How often a restore point looks whether the log that it begins with has arrived.
+pub const LOG_POLL: Duration = Duration::from_millis(10);
+/// How often a torn control file is read again.
+pub const CONTROL_TRIES: usize = 20;
+/// Files of a source that are held in memory as a list.
+pub const SOURCE_FILES: usize = 2_000_000;
+
 /// Bytes of a page of PostgreSQL's; no frame begins or ends within one.
 pub const PAGE_BYTES: u64 = 8192;
 /// Bytes of files in one frame of the repository: 8 pages.

@@ -2,6 +2,7 @@
 
 mod check;
 mod connection;
+mod rights;
 mod synchronous;
 mod tls;
 mod url;
@@ -12,6 +13,7 @@ pub use url::{ConnectionUrl, SslMode, UrlError};
 
 pub(crate) use check::{MAJOR_MAX, MAJOR_MIN, explain};
 pub(crate) use connection::{APPLICATION_NAME, Allowance, Connection, Purpose, Reply};
+pub(crate) use rights::missing_rights;
 
 use holdfast_core::{Code, Coded, SourceName};
 use holdfast_wire::pg::replication::{FrameError, ReplyError, ServerMessage, StreamError};

@@ -240,6 +240,11 @@ impl Spool {
         Ok(bytes)
     }
 
+    /// Tells whether a segment, or a part of it, is there.
+    pub(crate) fn has(&self, segment: Segment, size: SegmentBytes) -> bool {
+        self.path(segment, size).exists()
+    }
+
     /// Keeps the history of a timeline; it never changes once the timeline exists.
     pub(crate) fn keep_history(&self, timeline: u32, text: &[u8]) -> Result<(), SpoolError> {
         let path = self.folder.join(format!("{timeline:08X}{HISTORY}"));

@@ -11,7 +11,7 @@ use holdfast_core::{
 use tokio::sync::Notify;
 
 use crate::config::SourceConfig;
-use crate::status::{CaptureState, ProofState, ProofStatus, SourceStatus, Trouble};
+use crate::status::{CaptureState, PointReading, ProofState, ProofStatus, SourceStatus, Trouble};
 
 /// What is known about a source right now.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,10 @@ pub(crate) struct Facts {
     pub(crate) point: Option<PointId>,
     /// The newest base of the repository, and where its log begins.
     pub(crate) base: Option<(PointId, Lsn)>,
+    /// Somebody asked for a restore point that was not yet taken.
+    pub(crate) point_wanted: bool,
+    /// How the newest restore point was read.
+    pub(crate) reading: Option<PointReading>,
     pub(crate) proof: Option<Proof>,
     pub(crate) proof_status: ProofStatus,
     pub(crate) busy: BTreeMap<&'static str, String>,
@@ -140,6 +144,7 @@ impl Standing {
             lag_s,
             newest_commit: facts.newest_commit,
             point: facts.point,
+            reading: facts.reading,
             proof: facts.proof_status,
             busy: (!busy.is_empty()).then(|| busy.join(", ")),
         }

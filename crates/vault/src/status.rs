@@ -51,11 +51,38 @@ pub struct SourceStatus {
     pub newest_commit: Option<Timestamp>,
     /// The newest restore point, if there is one.
     pub point: Option<PointId>,
+    /// How it was read from the source, if this vault took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<PointReading>,
     /// Whether it is proven.
     pub proof: ProofStatus,
     /// What is being done besides streaming, such as `base backup` or `drill`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<String>,
+}
+
+/// How the newest restore point was read from the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointReading {
+    /// Which way.
+    pub way: ReadingWay,
+    /// Why not only the changed blocks were read, when that could have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Bytes of files that the source sent.
+    pub read: ByteCount,
+}
+
+/// A way of reading a restore point from the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadingWay {
+    /// Only changed blocks were read, and stored.
+    ChangedBlocks,
+    /// Everything was read, and only changed blocks were stored.
+    Everything,
+    /// Everything was read and stored.
+    Full,
 }
 
 /// What stands in the way.

@@ -15,7 +15,7 @@ use holdfast_core::{
 use holdfast_store::ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{Budget, Capture};
+use crate::capture::{Budget, Capture, ChangeLog};
 use crate::config::{Clock, VaultConfig};
 use crate::drill::{self, DrillContext, DrillError};
 use crate::engine::directory::{DirectoryError, DirectoryStanding};
@@ -265,6 +265,8 @@ impl Vault {
             ledger: shared.ledger.clone(),
             clock: shared.clock.clone(),
             budget: shared.budget.clone(),
+            points: shared.config.points.clone(),
+            changes: ChangeLog::default(),
             stop: stop.clone(),
         })
     }
@@ -276,6 +278,17 @@ impl Vault {
             .values()
             .map(|standing| standing.status())
             .collect()
+    }
+
+    /// Asks for a restore point as soon as the stream runs; tells whether the source is known.
+    ///
+    /// It is there when `status` shows another one than before.
+    pub fn ask_for_point(&self, source: &SourceName) -> bool {
+        let standing = self.shared.standings.get(source);
+        if let Some(standing) = standing {
+            standing.facts().point_wanted = true;
+        }
+        standing.is_some()
     }
 
     /// Restores the newest point for real and checks it; the proof is signed and kept.

@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod basebackup;
+pub mod control;
 pub mod frontend;
 pub mod replication;
 pub mod scram;

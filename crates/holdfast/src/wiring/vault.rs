@@ -8,8 +8,8 @@ use holdfast_core::{Code, SourceName, WayBack};
 use holdfast_store::ledger::Ledger;
 use holdfast_vault::{
     AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place,
-    PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig, enable_synchronous,
-    system_clock,
+    PointsConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
+    enable_synchronous, system_clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -97,6 +97,11 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
         drill: DrillConfig {
             every: Duration::from_secs(config.vault.drill_every_s),
             ..DrillConfig::default()
+        },
+        points: PointsConfig {
+            every: Duration::from_secs(config.vault.point_every_s),
+            full_every: Duration::from_secs(config.vault.full_every_s),
+            log_bytes: config.vault.point_every_mib.saturating_mul(1 << 20),
         },
     })
 }

@@ -12,45 +12,53 @@ use holdfast_wire::pg::replication::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::incremental::{Due, Filter, Onto, Schedule, onto};
 use super::{Capture, CaptureError};
 use crate::limits;
 use crate::repository::{
-    EngineStart, FileEntry, FileKind, FileMeta, PointEnd, PointStart, PointWriter, PostgresStart,
-    RepositoryError, Tablespace,
+    EngineStart, FileEntry, FileKind, FileMeta, Point, PointEnd, PointStart, PointWriter,
+    PostgresStart, RepositoryError, Tablespace,
 };
 use crate::source::{Allowance, Connection, SourceError, from_reply};
 use crate::spool::Cluster;
 use crate::standing::{Busy, trouble};
-use crate::status::CaptureState;
+use crate::status::{CaptureState, ReadingWay};
 
 const STEP: &str = "take a base backup";
 
 impl Capture {
-    /// Takes a base backup whenever the repository has none that the log continues.
+    /// Takes a base backup whenever the repository has none that the log continues, and the restore
+    /// points that are due.
     pub(super) async fn base_until_stopped(&self) {
         let mut wait = limits::BACKOFF_MIN;
         let mut is_owed = false;
+        let mut schedule = Schedule::default();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = self.links.base.notified() => {}
                 () = tokio::time::sleep(wait), if is_owed => {}
+                () = tokio::time::sleep(limits::DUE_LOOK), if !is_owed => {}
             }
             // When the stream begins again, it asks for it again.
             is_owed = false;
             if self.standing.facts().state != CaptureState::Streaming {
                 continue;
             }
-            let taking = self.clone();
-            let taken = tokio::task::spawn_blocking(move || match taking.newest_point() {
-                Ok(Some(point)) => Ok(point),
-                Ok(None) => taking.base(),
-                Err(error) => Err(error),
+            let (taking, mut known) = (self.clone(), std::mem::take(&mut schedule));
+            let taken = tokio::task::spawn_blocking(move || {
+                let result = taking.point_that_is_due(&mut known);
+                (known, result)
             });
-            match taken.await {
+            let taken = taken.await.map(|(known, result)| {
+                schedule = known;
+                result
+            });
+            match taken {
                 Ok(Ok(point)) => {
                     let mut facts = self.standing.facts();
                     facts.base_trouble = None;
+                    facts.point_wanted &= facts.point.as_ref() == Some(&point);
                     facts.point = Some(point);
                     drop(facts);
                     self.standing.changed.notify_one();
@@ -74,6 +82,18 @@ impl Capture {
         }
     }
 
+    /// Takes the restore point that is due, if one is, and returns the newest.
+    fn point_that_is_due(&self, schedule: &mut Schedule) -> Result<PointId, CaptureError> {
+        match self.newest_point()? {
+            Some(point) => match schedule.due(self, &point)? {
+                Due::Full => self.base(None),
+                Due::Next => self.next_point(&point),
+                Due::Nothing => Ok(point),
+            },
+            None => self.base(None),
+        }
+    }
+
     /// Returns the newest base that today's log continues.
     pub(super) fn newest_point(&self) -> Result<Option<PointId>, CaptureError> {
         let (known, log_from) = {
@@ -93,15 +113,46 @@ impl Capture {
             .map(|(point, _)| point))
     }
 
-    fn base(&self) -> Result<PointId, CaptureError> {
+    /// Takes a base backup that stands on its own; `why` tells why not less was read.
+    pub(super) fn base(&self, why: Option<String>) -> Result<PointId, CaptureError> {
         let began = Instant::now();
+        let (point, start, stop, read) = self.backup(None)?;
+        {
+            let mut facts = self.standing.facts();
+            facts.base = Some((point.clone(), start));
+            facts.log_trouble = None;
+        }
+        let took = began.elapsed();
+        self.note("point.made", |draft| {
+            draft
+                .with("point", point.as_str())
+                .with("start", start.to_string())
+                .with("stop", stop.to_string())
+                .with("seconds", took.as_secs_f64())
+        });
+        self.read_as(ReadingWay::Full, why, read);
+        Ok(point)
+    }
+
+    /// Reads a whole base backup, of which only what changed since `parent` is stored.
+    pub(super) fn base_on(&self, parent: &Point, why: String) -> Result<PointId, CaptureError> {
+        let began = Instant::now();
+        let (point, start, stop, read) = self.backup(Some(parent))?;
+        self.made_on(parent, &point, (start, stop), began);
+        self.read_as(ReadingWay::Everything, Some(why), read);
+        Ok(point)
+    }
+
+    /// Receives a base backup; returns also where replay begins and ends, and how much was read.
+    fn backup(&self, parent: Option<&Point>) -> Result<(PointId, Lsn, Lsn, u64), CaptureError> {
         let mut connection = self.connect()?;
-        let Some(cluster) = self.spool.cluster()? else {
-            return Err(CaptureError::Incomplete {
-                what: "the cluster is not known",
-            });
-        };
+        let cluster = self.known_cluster()?;
         let busy = self.standing.busy("base backup");
+        let onto = match parent {
+            Some(parent) => Some(onto(&mut connection, parent)?),
+            None => None,
+        };
+        self.changes.begin();
         let command = base_backup(&BaseBackupOptions {
             label: "holdfast",
             major: connection.major(),
@@ -118,35 +169,24 @@ impl Capture {
             received: 0,
             window: Window::begin(),
             turn: None,
+            onto,
             content: Content::default(),
         };
         base.receive(&mut connection)?;
         let (start, stop) = (base.position(0)?, base.position(2)?);
-        let (writer, manifest) = base.content.finish()?;
+        let (writer, manifest, read) = base.content.finish()?;
         busy.says(format!("base backup: waiting for the log up to {stop}"));
         self.await_log(start.timeline, stop.lsn)?;
         let point = writer.finish(PointEnd::Postgres {
             stop_lsn: stop.lsn,
             backup_manifest: Some(manifest),
         })?;
-        {
-            let mut facts = self.standing.facts();
-            facts.base = Some((point.clone(), start.lsn));
-            facts.log_trouble = None;
-        }
-        let took = began.elapsed();
-        self.note("point.made", |draft| {
-            draft
-                .with("point", point.as_str())
-                .with("start", start.lsn.to_string())
-                .with("stop", stop.lsn.to_string())
-                .with("seconds", took.as_secs_f64())
-        });
-        Ok(point)
+        self.changes.commit();
+        Ok((point, start.lsn, stop.lsn, read))
     }
 
     /// Waits until the repository has the log without which the base is nothing.
-    fn await_log(&self, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
+    pub(super) fn await_log(&self, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
         let deadline = Instant::now() + limits::BASE_LOG_WAIT;
         while Instant::now() < deadline {
             if self.stop.is_cancelled() {
@@ -194,6 +234,8 @@ struct Base<'a> {
     window: Window,
     /// Few are taken in at once; a slow one does not keep the others waiting for ever.
     turn: Option<(Instant, OwnedSemaphorePermit)>,
+    /// The restore point that this one is built on, until it begins.
+    onto: Option<Onto>,
     content: Content,
 }
 
@@ -301,6 +343,7 @@ impl Base<'_> {
         let start = self.position(0)?;
         let turn = self.capture.budget.base(&self.capture.stop);
         self.turn = turn.map(|turn| (Instant::now(), turn));
+        self.capture.changes.starts(start.lsn);
         let rows = self.results.get(1).map_or(&[][..], Vec::as_slice);
         let mut tablespaces = Vec::new();
         for values in rows {
@@ -316,6 +359,18 @@ impl Base<'_> {
                     location: text(1).unwrap_or_default().to_owned(),
                 });
             }
+        }
+        if let Some(onto) = self.onto.take() {
+            let at = (start.timeline, start.lsn);
+            let known = onto.known();
+            let changes = self.capture.changed_until(&self.cluster, known, at)?;
+            let parent = &onto.parent;
+            let writer = self
+                .capture
+                .begin_on(parent, &self.cluster, at, &tablespaces)?;
+            self.content.writer = Some(writer);
+            self.content.filter = Some(onto.filter(changes, start.lsn));
+            return Ok(());
         }
         let engine = EngineStart::Postgres(PostgresStart {
             system_identifier: self.cluster.system_identifier,
@@ -354,6 +409,10 @@ impl Base<'_> {
 #[derive(Default)]
 struct Content {
     writer: Option<PointWriter>,
+    /// Lets through what the parent does not have; without a parent everything is new.
+    filter: Option<Filter>,
+    /// Bytes of files that came.
+    read: u64,
     archive: Option<Archive>,
     manifest: Option<Vec<u8>>,
     /// How many entries its archives had so far.
@@ -489,8 +548,18 @@ impl Content {
         };
         while let Some(event) = archive.reader.next(&mut bytes).map_err(refused)? {
             match event {
-                TarEvent::Bytes(bytes) => writer.write(bytes)?,
-                TarEvent::FileEnd => writer.end_file()?,
+                TarEvent::Bytes(bytes) => {
+                    let count = u64::try_from(bytes.len()).unwrap_or(0);
+                    self.read = self.read.saturating_add(count);
+                    match &mut self.filter {
+                        Some(filter) => filter.bytes(writer, bytes)?,
+                        None => writer.write(bytes)?,
+                    }
+                }
+                TarEvent::FileEnd => match &mut self.filter {
+                    Some(filter) => filter.end(writer)?,
+                    None => writer.end_file()?,
+                },
                 TarEvent::Entry(entry) => {
                     archive.admit(&entry, &mut self.entries)?;
                     let path = match (archive.prefix.is_empty(), entry.path.is_empty()) {
@@ -505,13 +574,16 @@ impl Content {
                         TarKind::Symlink(target) => FileKind::Symlink { target },
                     };
                     let is_file = matches!(kind, FileKind::File { .. });
-                    let begun = writer.begin_file(FileEntry {
+                    let entry = FileEntry {
                         path,
                         kind,
                         mode: entry.mode,
                         meta: FileMeta::default(),
-                    });
-                    begun.map_err(from_entry)?;
+                    };
+                    match &mut self.filter {
+                        Some(filter) => filter.begin(writer, entry)?,
+                        None => writer.begin_file(entry).map_err(from_entry)?,
+                    }
                     if !is_file {
                         writer.end_file()?;
                     }
@@ -542,9 +614,14 @@ impl Content {
         Ok(())
     }
 
-    fn finish(self) -> Result<(PointWriter, Vec<u8>), CaptureError> {
+    fn finish(self) -> Result<(PointWriter, Vec<u8>, u64), CaptureError> {
         match (self.writer, self.manifest) {
-            (Some(writer), Some(manifest)) if !manifest.is_empty() => Ok((writer, manifest)),
+            (Some(mut writer), Some(manifest)) if !manifest.is_empty() => {
+                if let Some(mut filter) = self.filter {
+                    filter.finish(&mut writer)?;
+                }
+                Ok((writer, manifest, self.read))
+            }
             _ => Err(CaptureError::Incomplete {
                 what: "the manifest is missing",
             }),

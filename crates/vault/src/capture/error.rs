@@ -5,6 +5,7 @@ use holdfast_wire::pg::basebackup::{BaseMessageError, TarError};
 use holdfast_wire::pg::replication::ServerMessage;
 use holdfast_wire::pg::wal::WalError;
 
+use super::incremental::IncrementalError;
 use crate::repository::RepositoryError;
 use crate::source::SourceError;
 use crate::spool::SpoolError;
@@ -26,6 +27,9 @@ pub(crate) enum CaptureError {
         /// What is missing.
         what: &'static str,
     },
+    /// A restore point cannot be built on the one before.
+    #[error(transparent)]
+    Incremental(#[from] IncrementalError),
     /// A message of a base backup is not readable.
     #[error("the base backup is not readable")]
     Message(#[from] BaseMessageError),
@@ -108,6 +112,7 @@ impl CaptureError {
             Self::Repository(_) => true,
             Self::Broken { .. }
             | Self::Incomplete { .. }
+            | Self::Incremental(_)
             | Self::Message(_)
             | Self::Missing { .. }
             | Self::ShutDown
@@ -128,6 +133,7 @@ impl Coded for CaptureError {
             Self::Wal(error) => error.code(),
             Self::Broken { .. } | Self::Missing { .. } => Code::ZI302,
             Self::OldTimeline { .. } | Self::OtherCluster { .. } => Code::ZI301,
+            Self::Incremental(error) => error.code(),
             Self::Repository(error) => error.code(),
             Self::ShutDown => Code::ZS301,
             Self::SlotTaken { .. } => Code::ZS311,
@@ -138,6 +144,7 @@ impl Coded for CaptureError {
 
     fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Incremental(error) => return error.hint(),
             Self::Repository(error) => return error.hint(),
             Self::Source(error) => return error.hint(),
             Self::Spool(error) => return error.hint(),

@@ -338,6 +338,7 @@ impl Shipper<'_> {
     /// Reads what has just become safe: newest commit, and what was destroyed.
     fn watch(&mut self, cluster: &Cluster, timeline: u32, (start, bytes): (Lsn, &[u8])) {
         let capture = self.capture;
+        capture.changes.feed(cluster, timeline, start, bytes);
         let fresh = || {
             let shape = WalShape {
                 segment_bytes: cluster.segment_bytes.get_u32(),

@@ -292,6 +292,28 @@ impl Check<'_> {
         self.capacity(&facts);
         self.safety(&facts);
         self.synchronous(&facts);
+        self.changed_blocks(connection);
+    }
+
+    /// Without these rights a restore point costs as much reading as a base backup.
+    fn changed_blocks(&mut self, connection: &mut Connection) {
+        let Ok(missing) = super::rights::missing_rights(connection) else {
+            return;
+        };
+        let url = &self.config.url;
+        self.add(
+            "changed blocks",
+            Finding {
+                state: wished(missing.is_empty()),
+                found: if missing.is_empty() {
+                    "can be read".to_owned()
+                } else {
+                    format!("the role may not execute {}", missing.join(", "))
+                },
+                wanted: "the right to read them, or every restore point reads the whole source",
+                fix: super::rights::grant(&missing, &url.user, &url.database),
+            },
+        );
     }
 
     fn safety(&mut self, facts: &Reply) {

@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use holdfast_wire::pg::replication::{
     Frame, LIMIT_FRAME_BYTES, ServerMessage, columns, next_frame_within, row, server_message,
 };
+use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use tokio_util::sync::CancellationToken;
 
@@ -265,6 +266,27 @@ impl Connection {
     pub(crate) fn begin(&mut self, sql: &str, step: &'static str) -> Result<(), SourceError> {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out).map_err(|error| SourceError::nonsense(step, error))?;
+        self.send(&out, step)
+    }
+
+    /// Sends a statement with parameters as text; the rows that the caller reads are binary.
+    pub(crate) fn begin_binary(
+        &mut self,
+        sql: &str,
+        parameters: &[&str],
+        step: &'static str,
+    ) -> Result<(), SourceError> {
+        let mut out = BytesMut::new();
+        let bad = |error: io::Error| SourceError::nonsense(step, error);
+        frontend::parse("", sql, [], &mut out).map_err(bad)?;
+        let value = |text: &&str, out: &mut BytesMut| {
+            out.extend_from_slice(text.as_bytes());
+            Ok(IsNull::No)
+        };
+        frontend::bind("", "", [], parameters, value, [1], &mut out)
+            .map_err(|_| SourceError::nonsense(step, "the parameters are too long"))?;
+        frontend::execute("", 0, &mut out).map_err(bad)?;
+        frontend::sync(&mut out);
         self.send(&out, step)
     }
 

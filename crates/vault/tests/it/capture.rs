@@ -1,9 +1,11 @@
 //! Capture: base backups and the log, from real servers into spool and repository.
 
+mod churn;
 mod full;
 mod hostile;
 mod killed;
 mod majors;
+mod points;
 mod refusals;
 mod repository;
 pub mod scene;

@@ -56,6 +56,7 @@ impl Kept {
                 every: Duration::from_secs(3600),
             }],
             postgres: PostgresConfig::default(),
+            points: holdfast_vault::PointsConfig::default(),
             drill: DrillConfig::default(),
         };
         Vault::open(config, ledger, key, clock).unwrap()

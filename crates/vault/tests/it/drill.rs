@@ -13,8 +13,9 @@ use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::signals;
 use holdfast_vault::{
-    AckAt, AckMode, Assertion, DrillConfig, Place, PostgresConfig, ProofState, RestoreRequest,
-    RestoreTarget, SourceConfig, Start, Vault, VaultConfig, drills, restore, system_clock,
+    AckAt, AckMode, Assertion, DrillConfig, Place, PointsConfig, PostgresConfig, ProofState,
+    RestoreRequest, RestoreTarget, SourceConfig, Start, Vault, VaultConfig, drills, restore,
+    system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +84,7 @@ fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
             dir: Some(folder.join("drills")),
             budget: Duration::from_secs(300),
         },
+        points: PointsConfig::default(),
     };
     Vault::open(config, ledger, key(), clock).unwrap()
 }

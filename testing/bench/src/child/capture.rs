@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use holdfast_store::{key, ledger::Ledger};
-use holdfast_vault::{DrillConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock};
+use holdfast_vault::{
+    DrillConfig, PointsConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
+};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::SOURCE;
 use crate::limits;
 
-/// Runs until SIGTERM.
+/// Runs until SIGTERM; SIGUSR1 asks for a restore point.
 pub fn run(state: PathBuf, repository: PathBuf) -> Result<()> {
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -29,6 +31,13 @@ pub fn run(state: PathBuf, repository: PathBuf) -> Result<()> {
         tokio::spawn(async move {
             terminate.recv().await;
             told.cancel();
+        });
+        let (asked, name) = (vault.clone(), SOURCE.parse().context("name the source")?);
+        let mut wanted = signal(SignalKind::user_defined1()).context("wait for SIGUSR1")?;
+        tokio::spawn(async move {
+            while wanted.recv().await.is_some() {
+                asked.ask_for_point(&name);
+            }
         });
         let (shown, until) = (vault.clone(), stop.clone());
         let watching = std::thread::spawn(move || watch(&shown, began, &until));
@@ -71,6 +80,7 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
             dir: Some(nowhere),
             ..DrillConfig::default()
         },
+        points: PointsConfig::default(),
     };
     Ok(Vault::open(config, ledger, key, clock)?)
 }

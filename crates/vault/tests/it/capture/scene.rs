@@ -13,9 +13,9 @@ use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
 use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
-    AckAt, AckMode, Clock, DrillConfig, Place, PostgresConfig, ProgressFn, RestoreRequest,
-    RestoreTarget, Restored, SourceConfig, SourceStatus, Start, Vault, VaultConfig, restore,
-    system_clock,
+    AckAt, AckMode, Clock, DrillConfig, Place, PointSummary, PointsConfig, PostgresConfig,
+    ProgressFn, Reader, RestoreRequest, RestoreTarget, Restored, SourceConfig, SourceStatus, Start,
+    Vault, VaultConfig, restore, system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +112,7 @@ impl Scene {
                 every: Duration::from_secs(24 * 3600),
                 ..DrillConfig::default()
             },
+            points: PointsConfig::default(),
         };
         Vault::open(config, ledger, key, clock).unwrap()
     }
@@ -162,6 +163,29 @@ impl Scene {
     /// Waits until the vault in a process of its own says what is wanted.
     pub fn await_told(&self, what: &str, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
         until(what, || self.told().filter(&wanted))
+    }
+
+    /// Returns the restore points that are in the repository, oldest first.
+    pub fn points(&self) -> Vec<PointSummary> {
+        let reader = Reader::open(&self.repository().into(), None).unwrap();
+        reader.points(&"prod".parse().unwrap()).unwrap()
+    }
+
+    /// Returns the files of the repository whose path contains `part`.
+    pub fn objects(&self, part: &str) -> Vec<PathBuf> {
+        let mut folders = vec![self.repository()];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.to_string_lossy().contains(part) {
+                    found.push(path);
+                }
+            }
+        }
+        found
     }
 
     /// Returns the entries of the vault's ledger of one kind.
@@ -238,6 +262,11 @@ pub struct Back {
 }
 
 impl Back {
+    /// How to reach it as the superuser.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Asks for one text.
     pub async fn ask(&self, sql: &str) -> String {
         let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls)

@@ -17,7 +17,7 @@ const RECORD_BYTES_MAX: u32 = 0x3FFF_FFFF;
 const CHECKED_HEADER: usize = 20;
 
 /// The bytes of one record so far. The checksum runs along, so that a long record need not be kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Partial {
     start: Lsn,
     timeline: u32,

@@ -22,7 +22,7 @@ pub struct WalShape {
 ///
 /// It begins at any position: up to the next page boundary nothing is read, and the rest of a record
 /// that began earlier is skipped. It never goes backwards; bytes that it has seen are passed over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WalReader {
     shape: WalShape,
     at: Option<Lsn>,

@@ -1,0 +1,136 @@
+//! `global/pg_control`: what a cluster says of itself.
+
+use std::fmt;
+
+/// Bytes of the file that are looked at; the rest of its 8 KiB is zeros.
+pub const CONTROL_BYTES: usize = 512;
+
+/// Where the version of the data checksums stands, in every version of the file.
+const CHECKSUMS_AT: usize = 252;
+
+/// What is read of a cluster's control file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlFile {
+    /// The cluster's identifier.
+    pub system_identifier: u64,
+    /// Pages have checksums.
+    pub checksums: bool,
+}
+
+/// Why bytes are not a control file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlError {
+    /// It is cut off.
+    Short,
+    /// Its checksum is wrong: it was read while it was written, or is damaged.
+    Torn,
+    /// A version that is not known.
+    Version(u32),
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("the control file is cut off"),
+            Self::Torn => f.write_str("the control file does not match its checksum"),
+            Self::Version(version) => {
+                write!(f, "the control file has the unknown version {version}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+impl ControlFile {
+    /// Reads the front of the file and checks it.
+    ///
+    /// # Shape
+    /// | offset | bytes | field |
+    /// |---|---|---|
+    /// | 0 | 8 | system identifier, little-endian |
+    /// | 8 | 4 | version of the file: 1300, 1700 or 1800 |
+    /// | 252 | 4 | version of the data checksums, 0 for none |
+    /// | 288, from 1800 on 292 | 4 | CRC-32C of everything before |
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    ///
+    /// # Source
+    /// PostgreSQL 13 to 18, `catalog/pg_control.h`, `ControlFileData`
+    pub fn parse(bytes: &[u8]) -> Result<Self, ControlError> {
+        let word = |at: usize| {
+            let field = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
+            field
+                .copied()
+                .map(u32::from_le_bytes)
+                .ok_or(ControlError::Short)
+        };
+        let sum_at = match word(8)? {
+            1300 | 1700 => 288,
+            1800 => 292,
+            other => return Err(ControlError::Version(other)),
+        };
+        let covered = bytes.get(..sum_at).ok_or(ControlError::Short)?;
+        if word(sum_at)? != crc32c::crc32c(covered) {
+            return Err(ControlError::Torn);
+        }
+        Ok(Self {
+            system_identifier: u64::from(word(0)?) | u64::from(word(4)?) << 32,
+            checksums: word(CHECKSUMS_AT)? != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn control(version: u32, checksums: u32) -> Vec<u8> {
+        let mut bytes = vec![7; 8192];
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        bytes[CHECKSUMS_AT..CHECKSUMS_AT + 4].copy_from_slice(&checksums.to_le_bytes());
+        let sum_at = if version == 1800 { 292 } else { 288 };
+        let sum = crc32c::crc32c(&bytes[..sum_at]);
+        bytes[sum_at..sum_at + 4].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_control_file_says_whether_pages_have_checksums() {
+        for version in [1300, 1700, 1800] {
+            for checksums in [0, 1] {
+                let bytes = control(version, checksums);
+                let expected = ControlFile {
+                    system_identifier: 0x0707_0707_0707_0707,
+                    checksums: checksums == 1,
+                };
+                assert_eq!(ControlFile::parse(&bytes[..CONTROL_BYTES]), Ok(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn a_torn_or_cut_or_unknown_control_file_is_refused() {
+        let good = control(1800, 1);
+        for at in (0..8).chain(12..296) {
+            let mut torn = good.clone();
+            torn[at] ^= 1;
+            assert_eq!(ControlFile::parse(&torn), Err(ControlError::Torn), "{at}");
+        }
+        assert_eq!(ControlFile::parse(&good[..295]), Err(ControlError::Short));
+        assert_eq!(
+            ControlFile::parse(&control(1201, 1)),
+            Err(ControlError::Version(1201))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_without_a_panic(bytes: Vec<u8>) {
+            let _ = ControlFile::parse(&bytes);
+        }
+    }
+}
