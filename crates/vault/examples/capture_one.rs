@@ -65,6 +65,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         terminate.recv().await;
         told.cancel();
     });
+    let (asked, mut wanted) = (vault.clone(), signal(SignalKind::user_defined1())?);
+    tokio::spawn(async move {
+        while wanted.recv().await.is_some() {
+            for one in asked.status() {
+                asked.ask_for_point(&one.source);
+            }
+        }
+    });
     let shown = vault.clone();
     tokio::spawn(async move {
         loop {

@@ -138,7 +138,7 @@ impl Capture {
     pub(super) fn base_on(&self, parent: &Point, why: String) -> Result<PointId, CaptureError> {
         let began = Instant::now();
         let (point, start, stop, read) = self.backup(Some(parent))?;
-        self.made_on(parent, &point, (start, stop), began);
+        self.made_on(parent, &point, (start, stop), (began, read));
         self.read_as(ReadingWay::Everything, Some(why), read);
         Ok(point)
     }

@@ -132,7 +132,12 @@ impl Capture {
             backup_manifest: None,
         })?;
         self.changes.commit();
-        self.made_on(parent, &point, (start.1, ended.stop_lsn), began);
+        self.made_on(
+            parent,
+            &point,
+            (start.1, ended.stop_lsn),
+            (began, done.read),
+        );
         self.read_as(ReadingWay::ChangedBlocks, None, done.read);
         Ok(point)
     }
@@ -223,7 +228,7 @@ impl Capture {
         parent: &Point,
         point: &PointId,
         (start, stop): (Lsn, Lsn),
-        began: Instant,
+        (began, read): (Instant, u64),
     ) {
         {
             let mut facts = self.standing.facts();
@@ -236,6 +241,7 @@ impl Capture {
                 .with("parent", parent.summary().point.as_str())
                 .with("start", start.to_string())
                 .with("stop", stop.to_string())
+                .with("read", read)
                 .with("seconds", began.elapsed().as_secs_f64())
         });
     }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use holdfast_core::{Lsn, PointId};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server, ServerUser};
-use holdfast_vault::{AckMode, ReadingWay, SourceStatus};
+use holdfast_testing::signals::{self, Signal};
+use holdfast_vault::{AckMode, CaptureState, ReadingWay, SourceStatus};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::churn::{Churn, Load, contents};
 use super::scene::{Running, Scene, flushed};
@@ -346,4 +350,48 @@ async fn after_a_restart_of_the_vault_what_changed_is_read_from_the_repository()
         assert_eq!(next.reading.clone().unwrap().way, ReadingWay::ChangedBlocks);
         assert_eq!(simple.check(&next).await, (1, 1));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_in_the_middle_of_a_point_leaves_the_points_before_as_they_were() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let scene = Scene::new();
+    let server = source(&postgres::newest().unwrap());
+    let client = server.connect().await.unwrap();
+    let rows = "CREATE TABLE t AS SELECT g AS k, repeat(md5(g::text), 5) AS note FROM generate_series(1, 100000) g";
+    client.batch_execute(rows).await.unwrap();
+    let mut vault = scene.spawn(&server.url(), AckMode::Asynchronous);
+    scene.await_told("restore point", |s| s.point.is_some());
+    let mut cut = 0;
+    for kill in 0..4 {
+        let some = format!("UPDATE t SET note = md5(random()::text) WHERE k % 7 = {kill}");
+        client.batch_execute(&some).await.unwrap();
+        let before = scene.points();
+        signals::send(vault.pid(), Signal::USR1).unwrap();
+        scene.await_told("the point begin", |s| {
+            s.busy
+                .as_deref()
+                .is_some_and(|busy| busy.contains("restore point"))
+        });
+        // WAIT: the moment of the kill is drawn from the seed.
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..300))).await;
+        vault.kill_9().unwrap();
+        let after = scene.points();
+        assert_eq!(after[..before.len()], before);
+        cut += usize::from(after.len() == before.len());
+        vault = scene.spawn(&server.url(), AckMode::Asynchronous);
+        scene.await_told("the stream", |s| s.state == CaptureState::Streaming);
+    }
+    println!("{cut} of 4 points were cut off");
+    vault.kill_9().unwrap();
+    let running = scene.run(&server.url());
+    let status = running.wait("restore point", |s| s.point.is_some()).await;
+    let next = running.take_point(&status.point).await;
+    assert_eq!(next.reading.clone().unwrap().way, ReadingWay::ChangedBlocks);
+    let theirs = contents(&server.url()).await;
+    running.shipped(flushed(&client).await).await;
+    let back = scene.restore(&scene.state(), &server).await;
+    assert_eq!(Some(&back.restored.point), next.point.as_ref());
+    assert_same(&theirs, &contents(back.url()).await, "restored");
+    running.stop().await;
 }
