@@ -154,11 +154,14 @@ codes! {
     ZU340 "the directory holds what the vault keeps",
 
     // vault: retention and the one writer
+    ZI351 "the plan of what expires does not fit any more",
     ZI352 "another vault has taken over the repository",
     ZS351 "the clocks do not agree",
     ZS352 "the writer cannot be told alive from gone",
     ZU351 "the lock window cannot shrink",
+    ZU352 "the plan of what expires cannot be used",
     ZU353 "the repository belongs to another vault",
+    ZU354 "the mark on a restore point cannot be set",
     ZU355 "files of the repository cannot be made immutable",
 
     // guard: leases, holds and the PostgreSQL door

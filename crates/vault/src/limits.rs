@@ -199,3 +199,17 @@ pub const DIRECTORY_SETTLES: Duration = Duration::from_secs(2);
 pub const DIRECTORY_READ_BYTES: usize = 1 << 20;
 /// The most that one extended attribute, or the list of their names, may have; Linux's own limit.
 pub const XATTR_BYTES: usize = 64 * 1024;
+/// How old a plan of what expires may be when it is begun.
+pub const PLAN_AGE: Duration = Duration::from_secs(30 * 60);
+/// The largest file with a plan that is read, in bytes.
+pub const PLAN_BYTES: u64 = 1 << 30;
+/// After so many removed objects it is looked whether a point was made meanwhile.
+pub const RECHECK_OBJECTS: usize = 256;
+/// After so long it is looked again, however few were removed.
+pub const RECHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long heartbeats of writers are kept at least: longer than the clock guard looks back.
+pub const HEARTBEATS_KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// The longest time between two looks at the locks of what unexpired points need.
+pub const LOCKS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// The most locks that are lengthened in one look; the rest follows with the next.
+pub const LOCKS_AT_ONCE: usize = 20_000;

@@ -9,7 +9,14 @@
 //! - Time that passes only ever shrinks what is kept; no rule brings back what another let go.
 
 pub mod clock;
+mod error;
+mod expiry;
+mod inventory;
+mod locks;
+mod marks;
+mod names;
 pub mod objects;
+mod plan;
 pub mod points;
 pub mod rules;
 pub mod window;
@@ -18,7 +25,12 @@ pub mod window;
 mod tests;
 
 pub use clock::{AgreedTime, ClockError, ClockFacts, ClockPair};
+pub use error::ExpiryError;
+pub use expiry::{ExpireReport, Expiry};
+pub use locks::{LockKeeper, LockReport};
+pub use marks::{Mark, MarkError, MarkKind, MarkRequest, mark, marks};
 pub use objects::{Going, Kind, ObjectFacts, ObjectPlan, Staying, WalFacts, WhyGoes, WhyStays};
+pub use plan::{Amount, ExpirePlan, PlannedPoint, SourcePlan};
 pub use points::{Fate, PointFacts, PointFate};
 pub use rules::{KeepRules, LogKeep, Span, SpanError};
 pub use window::WindowError;

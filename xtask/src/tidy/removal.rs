@@ -70,6 +70,10 @@ const LISTED: &[(&str, &str)] = &[
         "nothing: it gives the files that it has just made their length",
     ),
     (
+        "crates/vault/src/retention/expiry.rs",
+        "what a recorded plan names, each object looked at again",
+    ),
+    (
         "crates/vault/src/spool/removal.rs",
         "segments of its own spool that the repository has whole",
     ),

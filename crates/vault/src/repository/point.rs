@@ -1,5 +1,6 @@
 //! A restore point for reading: its files, where their bytes are, and the bytes themselves.
 
+mod needs;
 mod walk;
 
 use std::ops::Range;
@@ -242,8 +243,11 @@ impl Point {
         let Some(value) = map.get(&key::bundle(serial))? else {
             return Ok(None);
         };
-        let record = serde_json::from_slice(&value).map_err(|_| self.unreadable("a bundle"))?;
-        Ok(Some(record))
+        self.read_bundle(&value).map(Some)
+    }
+
+    fn read_bundle(&self, value: &[u8]) -> Result<BundleRecord, RepositoryError> {
+        serde_json::from_slice(value).map_err(|_| self.unreadable("a bundle"))
     }
 
     fn stated(&self, record: &BundleRecord) -> Result<Stated, RepositoryError> {

@@ -15,6 +15,9 @@ use super::v1::BaseManifest;
 use super::{BaseSummary, PointSummary, RepositoryError, WalPlace, layout};
 use crate::limits;
 
+/// What the names of the repository's own folders begin with.
+const OWN_PREFIX: &str = "holdfast-";
+
 /// The repository for reading: without the lock, without the writer's key, beside a running vault.
 ///
 /// Reads formats 1 and 2 alike. Clones share what was read.
@@ -76,6 +79,16 @@ impl Reader {
         &self.shelf.vault
     }
 
+    /// Returns the store that it reads from.
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.shelf.store
+    }
+
+    /// Returns what the name of every object ends with.
+    pub(crate) fn name_end(&self) -> &'static str {
+        layout::end(self.shelf.format)
+    }
+
     pub(crate) fn shelf(&self) -> &Arc<Shelf> {
         &self.shelf
     }
@@ -88,7 +101,10 @@ impl Reader {
         let mut found: Vec<SourceName> = Vec::new();
         for (key, _) in self.shelf.store.list("")? {
             let first = key.as_str().split('/').next().unwrap_or_default();
-            if found.last().is_some_and(|last| last.as_str() == first) {
+            // What writers and retention leave of themselves; no source can have such a name.
+            if first.starts_with(OWN_PREFIX)
+                || found.last().is_some_and(|last| last.as_str() == first)
+            {
                 continue;
             }
             let name = first

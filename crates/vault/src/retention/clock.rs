@@ -37,6 +37,11 @@ impl AgreedTime {
     pub fn at(self) -> Timestamp {
         self.0
     }
+
+    /// Takes the storage's time alone: enough to lengthen a lock, and used for nothing else.
+    pub(super) fn to_lengthen(storage: Timestamp) -> Self {
+        Self(storage)
+    }
 }
 
 /// Why nothing may expire now. Nothing was removed.

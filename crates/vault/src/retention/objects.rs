@@ -65,7 +65,7 @@ pub struct WalFacts {
 }
 
 /// Why an object may go. The order is the order of removal: a point ends with its manifest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhyGoes {
     /// It is the manifest of a point that nothing keeps.
@@ -87,7 +87,7 @@ pub enum WhyGoes {
 }
 
 /// Why an object stays.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhyStays {
     /// A kept point of its system may need it.

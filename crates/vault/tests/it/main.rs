@@ -17,6 +17,8 @@ mod repository;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod wal;
 #[cfg(test)]
 mod watch;
