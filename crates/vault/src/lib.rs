@@ -45,8 +45,9 @@ pub use restore::{
     restore_directory,
 };
 pub use source::{
-    CheckReport, ConnectionUrl, Requirement, RequirementState, SourceError, SslMode, Synchronous,
-    UrlError, check_source, disable_synchronous, enable_synchronous,
+    CheckReport, ConnectionUrl, Requirement, RequirementState, SettingsPlan, SourceError, SslMode,
+    Statement, Synchronous, UrlError, apply_settings, check_source, disable_synchronous,
+    enable_synchronous, plan_settings, slot_name,
 };
 pub use spool::SpoolError;
 pub use status::{

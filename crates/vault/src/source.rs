@@ -3,11 +3,13 @@
 mod check;
 mod connection;
 mod rights;
+mod settings;
 mod synchronous;
 mod tls;
 mod url;
 
 pub use check::{CheckReport, Requirement, RequirementState, check_source};
+pub use settings::{SettingsPlan, Statement, apply_settings, plan_settings};
 pub use synchronous::{Synchronous, disable_synchronous, enable_synchronous};
 pub use url::{ConnectionUrl, SslMode, UrlError};
 

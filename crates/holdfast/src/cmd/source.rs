@@ -1,10 +1,13 @@
 //! `holdfast source`: what is protected.
 
 mod block;
+mod settings;
 
 use clap::{Args, Subcommand};
 use holdfast_core::{Code, SourceName};
-use holdfast_vault::{AckMode, CheckReport, DirectoryStatus, RequirementState, check_source};
+use holdfast_vault::{
+    AckAt, AckMode, CheckReport, DirectoryStatus, RequirementState, check_source,
+};
 use serde_json::{Value, json};
 
 use crate::cli::Shared;
@@ -19,10 +22,12 @@ use crate::wiring::vault::{self, Standing};
 pub enum Source {
     /// Write a source into the configuration, and say what it lacks
     Add(Add),
-    /// Look at a source and say what it lacks; changes nothing
+    /// Look at a source and say what it lacks; changes nothing without --apply
     Check {
         /// Its name.
         name: String,
+        #[command(flatten)]
+        settings: settings::Settings,
     },
     /// How each source stands
     List,
@@ -70,6 +75,11 @@ pub struct Add {
     /// SQL that each drill runs and that must return true; repeatable.
     #[arg(long = "assertion", value_name = "SQL")]
     assertions: Vec<String>,
+    /// What the source is told to be safe: what is in the vault's `spool`, or in the `repository`.
+    #[arg(long, value_name = "WHERE", default_value_t)]
+    ack: AckAt,
+    #[command(flatten)]
+    settings: settings::Settings,
 }
 
 impl Source {
@@ -78,7 +88,13 @@ impl Source {
         let config = shared.config()?;
         match self {
             Self::Add(add) => add.run(&config, output),
-            Self::Check { name } => check(&config, config.source(&name)?, output),
+            Self::Check { name, settings } => {
+                let source = config.source(&name)?;
+                if settings.run(&config, source, output)? {
+                    return Ok(());
+                }
+                check(&config, source, output)
+            }
             Self::List => list(&config, output),
             Self::Remove { name, yes } => remove(&config, &name, yes.as_deref(), output),
         }
@@ -112,6 +128,7 @@ impl Add {
             guard_url: self.guard_url.as_deref(),
             directory: directory.as_deref().map(|path| (path, self.every_s)),
             synchronous: self.synchronous,
+            ack: self.ack,
             resources: &self.resources,
             assertions: &self.assertions,
         });
@@ -134,6 +151,9 @@ impl Add {
                 "without vault_url it has no way back: what cannot be undone stays refused"
                     .to_owned()
             });
+            return Ok(());
+        }
+        if self.settings.run(&changed, source, output)? {
             return Ok(());
         }
         check(&changed, source, output)

@@ -6,8 +6,10 @@ use holdfast_core::{Coded, ErrorChain, SourceName};
 use holdfast_wire::pg::replication::quote_identifier;
 use serde::{Deserialize, Serialize};
 
+mod slot;
+
 use super::{Connection, ConnectionUrl, Purpose, Reply, SourceError};
-use crate::config::{AckMode, SourceConfig};
+use crate::config::{AckAt, AckMode, SourceConfig};
 
 /// The oldest major version that is understood: the first whose base backups have a manifest.
 pub(crate) const MAJOR_MIN: u32 = 13;
@@ -291,6 +293,7 @@ impl Check<'_> {
         );
         self.capacity(&facts);
         self.safety(&facts);
+        self.slot(&facts, connection);
         self.synchronous(&facts);
         self.changed_blocks(connection);
     }
@@ -324,21 +327,6 @@ impl Check<'_> {
                 found: fact(facts, "full_page_writes").to_owned(),
                 wanted: "on, or a base backup can contain torn pages",
                 fix: "ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf();".to_owned(),
-            },
-        );
-        let keep = fact(facts, "max_slot_wal_keep_size");
-        self.add(
-            "max_slot_wal_keep_size",
-            Finding {
-                state: wished(keep != "-1"),
-                found: if keep == "-1" {
-                    "unlimited".to_owned()
-                } else {
-                    format!("{keep} MB")
-                },
-                wanted: "a limit, so that a vault that is down cannot fill the source's disk",
-                fix: "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf();"
-                    .to_owned(),
             },
         );
         let checksums = fact(facts, "data_checksums");
@@ -381,7 +369,17 @@ impl Check<'_> {
         let listed = super::synchronous::lists_vault(names);
         let found = if names.is_empty() { "empty" } else { names }.to_owned();
         match (self.config.mode, listed) {
-            (AckMode::Asynchronous, false) => self.ok("synchronous_standby_names", found),
+            (AckMode::Asynchronous, false) => {
+                self.ok("synchronous_standby_names", found);
+                if self.config.ack == AckAt::Repository {
+                    self.add("ack", Finding {
+                        state: RequirementState::Warning,
+                        found: "repository, and no commit waits".to_owned(),
+                        wanted: "synchronous mode with it, or `spool`: without waiting it only makes the source keep its log longer",
+                        fix: "`synchronous = true` or `ack = \"spool\"` in the source's block of holdfast.toml".to_owned(),
+                    });
+                }
+            }
             (AckMode::Asynchronous, true) => self.add(
                 "synchronous_standby_names",
                 Finding {
@@ -397,9 +395,9 @@ impl Check<'_> {
                 self.ok("synchronous_standby_names", found);
                 let commit = fact(facts, "synchronous_commit");
                 self.add("synchronous_commit", Finding {
-                    state: wished(matches!(commit, "on" | "remote_write")),
+                    state: wished(commit == "on"),
                     found: commit.to_owned(),
-                    wanted: "on: `off` and `local` do not wait for the vault, `remote_apply` would wait for ever",
+                    wanted: "on: `off` and `local` do not wait for the vault, `remote_write` waits less, `remote_apply` would wait for ever",
                     fix: "ALTER SYSTEM SET synchronous_commit = on; SELECT pg_reload_conf();".to_owned(),
                 });
             }
@@ -482,6 +480,9 @@ const FACTS: &str = "SELECT r.rolreplication AS replication, r.rolsuper AS super
     current_setting('max_replication_slots') AS max_replication_slots, \
     (SELECT count(*) FROM pg_replication_slots WHERE slot_name NOT LIKE 'holdfast\\_%') AS slots_used, \
     (SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS max_slot_wal_keep_size, \
+    (SELECT setting FROM pg_settings WHERE name = 'wal_keep_size') AS wal_keep_size, \
+    (SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout, \
+    (SELECT setting FROM pg_settings WHERE name = 'idle_replication_slot_timeout') AS idle_timeout, \
     current_setting('full_page_writes') AS full_page_writes, \
     current_setting('data_checksums') AS data_checksums, \
     current_setting('synchronous_standby_names') AS synchronous_standby_names, \

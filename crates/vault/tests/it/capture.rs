@@ -9,6 +9,7 @@ mod points;
 mod refusals;
 mod repository;
 pub mod scene;
+mod settings;
 mod slot;
 mod streaming;
 mod timeline;

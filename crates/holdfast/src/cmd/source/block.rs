@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use holdfast_core::{Code, SourceName};
+use holdfast_vault::AckAt;
 use toml::Value;
 
 use crate::config::Config;
@@ -23,6 +24,8 @@ pub struct Block<'a> {
     pub directory: Option<(&'a str, u64)>,
     /// Whether commits wait.
     pub synchronous: bool,
+    /// Where the vault must have a position before the source is told so.
+    pub ack: AckAt,
     /// What providers call its carriers.
     pub resources: &'a [String],
     /// What drills ask.
@@ -50,6 +53,9 @@ pub fn write(block: &Block<'_>) -> String {
     }
     if block.synchronous {
         text.push_str("synchronous = true\n");
+    }
+    if block.ack != AckAt::Spool {
+        text.push_str(&format!("ack = {}\n", string(&block.ack.to_string())));
     }
     if !block.resources.is_empty() {
         text.push_str(&format!("resources = {}\n", list(block.resources)));
@@ -180,6 +186,7 @@ mod tests {
             vault_url: Some("env:V"),
             guard_url: None,
             directory: None,
+            ack: AckAt::Repository,
             synchronous: true,
             resources: &["railway:volume:1".to_owned()],
             assertions: &assertions,
