@@ -6,7 +6,7 @@ use holdfast_vault::{
     plan_settings,
 };
 
-use super::scene::Scene;
+use super::scene::{LIMIT, POLL, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bare_server_is_made_ready_by_the_plan_that_was_shown() {
@@ -91,6 +91,18 @@ async fn the_preflight_says_what_limits_of_the_log_mean() {
         .batch_execute("CREATE TABLE t AS SELECT generate_series(1, 300000) n")
         .await
         .unwrap();
+    // A backend counts what it wrote a moment later.
+    let counted = "SELECT wal_bytes > 10000000 FROM pg_stat_wal";
+    let began = std::time::Instant::now();
+    while !client
+        .query_one(counted, &[])
+        .await
+        .unwrap()
+        .get::<_, bool>(0)
+    {
+        assert!(began.elapsed() < LIMIT, "the log is not counted");
+        tokio::time::sleep(POLL).await;
+    }
     for (mode, ack) in [
         (AckMode::Synchronous, AckAt::Repository),
         (AckMode::Asynchronous, AckAt::Repository),
