@@ -1,7 +1,7 @@
 //! Measures what frames of different sizes cost: ratio, compression, reading one page.
 //!
 //! `frame_sizes DIRECTORY...` reads every file of at least 1 MiB below the directories (data directories
-//! of stopped servers) and prints a table for decision 10. Build it with `--release`.
+//! of stopped servers) and prints a table for decision 11. Build it with `--release`.
 
 use std::error::Error;
 use std::fs;
@@ -17,7 +17,9 @@ const BYTES_MAX: usize = 1 << 30;
 const READS: usize = 20_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("| data | frame | level | ratio | compress MB/s | read of a page, us | bytes fetched for a page |");
+    println!(
+        "| data | frame | level | ratio | compress MB/s | read of a page, us | bytes fetched for a page |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for argument in std::env::args_os().skip(1) {
         let folder = PathBuf::from(argument);
@@ -37,9 +39,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         for level in [1, 3] {
             for frame in [PAGE, 2 * PAGE, 4 * PAGE, 8 * PAGE, 16 * PAGE] {
-                measure(&name, &files, Shape { frame, level, has_dictionary: false })?;
+                measure(
+                    &name,
+                    &files,
+                    Shape {
+                        frame,
+                        level,
+                        has_dictionary: false,
+                    },
+                )?;
             }
-            measure(&name, &files, Shape { frame: PAGE, level, has_dictionary: true })?;
+            measure(
+                &name,
+                &files,
+                Shape {
+                    frame: PAGE,
+                    level,
+                    has_dictionary: true,
+                },
+            )?;
         }
     }
     Ok(())
@@ -74,23 +92,39 @@ fn measure(name: &str, files: &[Vec<u8>], shape: Shape) -> Result<(), Box<dyn Er
     let mut packed = Vec::new();
     let mut seconds = 0.0;
     for content in files {
-        let dictionary = if shape.has_dictionary { train(content)? } else { Vec::new() };
+        let dictionary = if shape.has_dictionary {
+            train(content)?
+        } else {
+            Vec::new()
+        };
         let mut compressor = zstd::bulk::Compressor::with_dictionary(shape.level, &dictionary)?;
         compressor.include_checksum(true)?;
         let began = Instant::now();
-        let frames = content.chunks(shape.frame).map(|raw| compressor.compress(raw));
+        let frames = content
+            .chunks(shape.frame)
+            .map(|raw| compressor.compress(raw));
         let frames = frames.collect::<Result<Vec<_>, _>>()?;
         seconds += began.elapsed().as_secs_f64();
         packed.push(Packed { frames, dictionary });
     }
     let raw: usize = files.iter().map(Vec::len).sum();
-    let stored = packed.iter().flat_map(|file| file.frames.iter().map(|frame| frame.len() + 44));
-    let stored = stored.sum::<usize>() + packed.iter().map(|file| file.dictionary.len()).sum::<usize>();
+    let stored = packed
+        .iter()
+        .flat_map(|file| file.frames.iter().map(|frame| frame.len() + 44));
+    let stored = stored.sum::<usize>()
+        + packed
+            .iter()
+            .map(|file| file.dictionary.len())
+            .sum::<usize>();
     let (micros, fetched) = read(&packed, shape.frame)?;
     println!(
         "| {name} | {} KiB{} | {} | {:.2} | {:.0} | {micros:.1} | {fetched} |",
         shape.frame / 1024,
-        if shape.has_dictionary { ", dictionary" } else { "" },
+        if shape.has_dictionary {
+            ", dictionary"
+        } else {
+            ""
+        },
         shape.level,
         float(raw) / float(stored),
         float(raw) / seconds / 1e6,
@@ -104,7 +138,9 @@ fn read(packed: &[Packed], frame: usize) -> Result<(f64, u64), Box<dyn Error>> {
     let mut decompressors = Vec::new();
     let mut places = Vec::new();
     for (file, packed) in packed.iter().enumerate() {
-        decompressors.push(zstd::bulk::Decompressor::with_dictionary(&packed.dictionary)?);
+        decompressors.push(zstd::bulk::Decompressor::with_dictionary(
+            &packed.dictionary,
+        )?);
         let mut at = 0_u64;
         for frame in &packed.frames {
             let end = at + u64::try_from(frame.len())?;
@@ -128,7 +164,10 @@ fn read(packed: &[Packed], frame: usize) -> Result<(f64, u64), Box<dyn Error>> {
         seconds += began.elapsed().as_secs_f64();
         fetched += (end.div_ceil(CHUNK_BYTES) - begin / CHUNK_BYTES) * (CHUNK_BYTES + 16);
     }
-    Ok((seconds / float(READS) * 1e6, fetched / u64::try_from(READS)?))
+    Ok((
+        seconds / float(READS) * 1e6,
+        fetched / u64::try_from(READS)?,
+    ))
 }
 
 /// Trains a dictionary on pages of a file, as the command `zstd --train` does.
@@ -147,7 +186,11 @@ fn train(content: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
         .arg(&folder)
         .status()?;
     // A file whose pages have nothing in common trains none.
-    let bytes = if trained.success() { fs::read(&dictionary)? } else { Vec::new() };
+    let bytes = if trained.success() {
+        fs::read(&dictionary)?
+    } else {
+        Vec::new()
+    };
     fs::remove_dir_all(&folder)?;
     Ok(bytes)
 }

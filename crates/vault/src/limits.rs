@@ -135,6 +135,8 @@ pub const STORE_THREADS: usize = 2;
 pub const FRAMES_WAITING: usize = 16;
 /// zstd's level for everything in the repository.
 pub const ZSTD_LEVEL: i32 = 3;
+/// Binary logarithm of the entries of the tables that frames are compressed with.
+pub const ZSTD_TABLE_LOG: u32 = 13;
 /// The largest manifest of format 1 that is read, in bytes.
 pub const MANIFEST_V1_BYTES: u64 = 1 << 30;
 /// The largest segment of the log that PostgreSQL can have, in bytes.

@@ -10,9 +10,13 @@ use super::RepositoryError;
 use super::format::{
     self, DETAIL_BYTES, Fields, Format, HEADER_BYTES, Header, INDEX_FRAME, Kind, damaged, length,
 };
+use crate::limits;
 
 /// Bytes of one entry of an index.
 const INDEX_ENTRY_BYTES: usize = 44;
+
+/// Room for the header and the largest index.
+const ROOM: usize = 512 * 1024;
 
 /// Where a frame is in its object and what it holds.
 ///
@@ -303,19 +307,53 @@ impl Packed {
 }
 
 /// An object of frames that is being gathered.
-#[derive(Default)]
+///
+/// Room for header and index is kept in front of the frames, so that nothing has to be moved.
 pub(crate) struct Gathering {
-    frames: Vec<u8>,
+    object: Vec<u8>,
     index: Vec<u8>,
     count: u32,
     raw_bytes: u64,
 }
 
+/// An object of frames that is complete.
+pub(crate) struct Gathered {
+    object: Vec<u8>,
+    /// Where it begins in these bytes.
+    begin: usize,
+    pub(crate) size: FramesSize,
+}
+
+impl Gathered {
+    /// Returns the object.
+    pub(crate) fn object(&self) -> &[u8] {
+        self.object.get(self.begin..).unwrap_or_default()
+    }
+
+    /// Returns the memory, to be used again.
+    pub(crate) fn memory(self) -> Vec<u8> {
+        self.object
+    }
+}
+
 impl Gathering {
+    /// Begins an object in memory that may have been used before.
+    pub(crate) fn begin(memory: Vec<u8>) -> Self {
+        let mut object = memory;
+        object.clear();
+        object.resize(ROOM, 0);
+        Self {
+            object,
+            index: Vec::new(),
+            count: 0,
+            raw_bytes: 0,
+        }
+    }
+
     /// Adds a frame.
     pub(crate) fn take(&mut self, packed: &Packed) {
         let stored = u32::try_from(packed.stored.len()).unwrap_or(u32::MAX);
-        self.frames.extend_from_slice(&packed.stored);
+        self.object.extend_from_slice(&packed.stored);
         self.index.extend_from_slice(&stored.to_le_bytes());
         self.index
             .extend_from_slice(&packed.raw_bytes.to_le_bytes());
@@ -333,32 +371,52 @@ impl Gathering {
 
     /// Returns how many bytes its frames have.
     pub(crate) fn bytes(&self) -> usize {
-        self.frames.len()
+        self.object.len().saturating_sub(ROOM)
     }
 
-    /// Returns the object and how large it is.
-    pub(crate) fn close(self, kind: Kind, letters: &str, number: u32) -> (Vec<u8>, FramesSize) {
+    /// Says whether it has as many frames or bytes as an object should have.
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        self.bytes() >= bytes || self.count >= limits::FRAMES_PER_OBJECT
+    }
+
+    /// Puts header and index in front of the frames.
+    pub(crate) fn close(
+        mut self,
+        kind: Kind,
+        letters: &str,
+        number: u32,
+    ) -> Result<Gathered, RepositoryError> {
         let index = format::skippable(INDEX_FRAME, &self.index);
         let sum = Digest::of(&self.index);
         let header = Header {
             format: Format::V2,
             kind,
             raw_bytes: self.raw_bytes,
-            stored_bytes: length(&index).saturating_add(length(&self.frames)),
+            stored_bytes: length(&index).saturating_add(length_of(self.bytes())),
             sum: sum.0,
             detail: detail(letters, number, self.count),
             stored_sum: crc32c::crc32c(&index),
         };
-        let mut object = header.encode();
-        object.reserve_exact(index.len().saturating_add(self.frames.len()));
-        object.extend_from_slice(&index);
-        object.extend_from_slice(&self.frames);
+        let mut front = header.encode();
+        front.extend_from_slice(&index);
+        let begin = ROOM.checked_sub(front.len());
+        let place = begin.and_then(|begin| self.object.get_mut(begin..ROOM).zip(Some(begin)));
+        let Some((place, begin)) = place else {
+            return Err(RepositoryError::Misuse {
+                what: "an object has too many frames".to_owned(),
+            });
+        };
+        place.copy_from_slice(&front);
         let size = FramesSize {
-            bytes: length(&object),
+            bytes: length_of(self.object.len().saturating_sub(begin)),
             frames: self.count,
             raw_bytes: self.raw_bytes,
             index_sha256: sum,
         };
-        (object, size)
+        Ok(Gathered {
+            object: self.object,
+            begin,
+            size,
+        })
     }
 }

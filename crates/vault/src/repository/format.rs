@@ -6,6 +6,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use holdfast_core::ByteCount;
 use holdfast_store::object::ObjectKey;
 use sha2::{Digest as _, Sha256};
+use zstd::zstd_safe::CParameter;
 
 use super::RepositoryError;
 use crate::limits;
@@ -329,6 +330,23 @@ pub(crate) fn compressor() -> Result<zstd::bulk::Compressor<'static>, Repository
         Ok(compressor)
     });
     made.map_err(|error| compressing(&error))
+}
+
+/// Returns what compresses frames: as [`compressor`], with tables that fit a processor's cache.
+///
+/// Smaller tables make frames of 64 KiB smaller and faster at once (decision 11 has the figures).
+pub(crate) fn frame_compressor() -> Result<zstd::bulk::Compressor<'static>, RepositoryError> {
+    let mut compressor = compressor()?;
+    let tables = [
+        CParameter::HashLog(limits::ZSTD_TABLE_LOG),
+        CParameter::ChainLog(limits::ZSTD_TABLE_LOG),
+    ];
+    for table in tables {
+        compressor
+            .set_parameter(table)
+            .map_err(|error| compressing(&error))?;
+    }
+    Ok(compressor)
 }
 
 /// Turns what zstd says while compressing into an error of ours.

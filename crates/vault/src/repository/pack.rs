@@ -12,7 +12,7 @@ use holdfast_core::SourceName;
 use holdfast_store::object::ObjectStore;
 
 use super::bundle::{FramesSize, Gathering, Packed};
-use super::format::{Format, Kind, compressor};
+use super::format::{Format, Kind, frame_compressor};
 use super::{RepositoryError, layout};
 use crate::limits;
 
@@ -48,6 +48,8 @@ struct Shared {
     complete: AtomicBool,
     cuts: Mutex<Vec<Cut>>,
     stored: Mutex<BTreeMap<u32, FramesSize>>,
+    /// Memory of bundles that are stored, to be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
     failed: Mutex<Option<RepositoryError>>,
     has_failed: AtomicBool,
 }
@@ -63,6 +65,7 @@ impl Packer {
             complete: AtomicBool::new(false),
             cuts: Mutex::new(Vec::new()),
             stored: Mutex::new(BTreeMap::new()),
+            spare: Mutex::new(Vec::new()),
             failed: Mutex::new(None),
             has_failed: AtomicBool::new(false),
         });
@@ -158,7 +161,7 @@ impl Shared {
     ) -> Result<(), RepositoryError> {
         let mut early = BTreeMap::new();
         let mut next = 0_u64;
-        let mut open = Gathering::default();
+        let mut open = self.begin();
         let mut cut = Cut {
             number: 1,
             first: 0,
@@ -169,10 +172,9 @@ impl Shared {
             while let Some(frame) = early.remove(&next) {
                 next = next.saturating_add(1);
                 open.take(&frame);
-                let is_full = open.bytes() >= limits::BUNDLE_BYTES
-                    || open.count() >= limits::FRAMES_PER_OBJECT;
-                if is_full {
-                    cut = self.settle(cut, std::mem::take(&mut open), closing)?;
+                if open.is_full(limits::BUNDLE_BYTES) {
+                    let full = std::mem::replace(&mut open, self.begin());
+                    cut = self.settle(cut, full, closing)?;
                 }
             }
         }
@@ -180,6 +182,10 @@ impl Shared {
             self.settle(cut, open, closing)?;
         }
         Ok(())
+    }
+
+    fn begin(&self) -> Gathering {
+        Gathering::begin(lock(&self.spare).pop().unwrap_or_default())
     }
 
     /// Hands a bundle over to be stored and returns where the next one begins.
@@ -211,10 +217,11 @@ impl Shared {
                 return Ok(());
             };
             let letters = layout::letters(&target.folder);
-            let (object, size) = gathered.close(Kind::Bundle, letters, number);
+            let gathered = gathered.close(Kind::Bundle, letters, number)?;
             let key = layout::bundle(Format::V2, &target.source, &target.folder, number)?;
-            target.store.create_new(&key, &object)?;
-            lock(&self.stored).insert(number, size);
+            target.store.create_new(&key, gathered.object())?;
+            lock(&self.stored).insert(number, gathered.size);
+            lock(&self.spare).push(gathered.memory());
         }
     }
 }
@@ -224,7 +231,7 @@ fn pack(
     waiting: &Mutex<Receiver<(u64, Vec<u8>)>>,
     done: &SyncSender<Frame>,
 ) -> Result<(), RepositoryError> {
-    let mut compressor = compressor()?;
+    let mut compressor = frame_compressor()?;
     loop {
         let job = lock(waiting).recv();
         let Ok((number, raw)) = job else {

@@ -7,7 +7,7 @@ use super::node::{Child, Entry, Part, split};
 use super::{Ahead, Map, MapRecord, Node, NodeRef};
 use crate::limits;
 use crate::repository::bundle::{Gathering, Packed};
-use crate::repository::format::{Kind, compressor};
+use crate::repository::format::{Kind, frame_compressor};
 use crate::repository::{RepositoryError, layout};
 
 /// What changes, by key: the new value, or `None` for what is no more.
@@ -49,8 +49,8 @@ impl MapWriter {
             live: live.collect(),
             map,
             folder,
-            compressor: compressor()?,
-            open: Gathering::default(),
+            compressor: frame_compressor()?,
+            open: Gathering::begin(Vec::new()),
             serial: next,
             number: 1,
             stored_bytes: 0,
@@ -225,9 +225,7 @@ impl MapWriter {
     }
 
     fn put(&mut self, node: &Node) -> Result<NodeRef, RepositoryError> {
-        let is_full = self.open.bytes() >= limits::MAP_BYTES
-            || self.open.count() >= limits::FRAMES_PER_OBJECT;
-        if is_full {
+        if self.open.is_full(limits::MAP_BYTES) {
             self.close()?;
         }
         let packed = Packed::pack(&mut self.compressor, &node.encode())?;
@@ -253,11 +251,12 @@ impl MapWriter {
         if self.open.count() == 0 {
             return Ok(());
         }
-        let open = std::mem::take(&mut self.open);
+        let open = std::mem::replace(&mut self.open, Gathering::begin(Vec::new()));
         let letters = layout::letters(&self.folder);
-        let (object, size) = open.close(Kind::Map, letters, self.number);
+        let gathered = open.close(Kind::Map, letters, self.number)?;
         let key = layout::map(&self.map.source, &self.folder, self.number)?;
-        self.map.shelf.store.create_new(&key, &object)?;
+        self.map.shelf.store.create_new(&key, gathered.object())?;
+        let size = gathered.size;
         let record = MapRecord {
             serial: self.serial,
             folder: self.folder.clone(),
