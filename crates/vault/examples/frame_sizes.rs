@@ -3,6 +3,8 @@
 //! `frame_sizes DIRECTORY...` reads every file of at least 1 MiB below the directories (data directories
 //! of stopped servers) and prints a table for decision 11. Build it with `--release`.
 
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
