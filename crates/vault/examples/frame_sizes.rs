@@ -1,7 +1,7 @@
 //! Measures what frames of different sizes cost: ratio, compression, reading one page.
 //!
 //! `frame_sizes DIRECTORY...` reads every file of at least 1 MiB below the directories (data directories
-//! of stopped servers) and prints a table for decision 11. Build it with `--release`.
+//! of stopped servers) and prints a table for decision 12. Build it with `--release`.
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 

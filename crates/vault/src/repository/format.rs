@@ -334,7 +334,7 @@ pub(crate) fn compressor() -> Result<zstd::bulk::Compressor<'static>, Repository
 
 /// Returns what compresses frames: as [`compressor`], with tables that fit a processor's cache.
 ///
-/// Smaller tables make frames of 64 KiB smaller and faster at once (decision 11 has the figures).
+/// Smaller tables make frames of 64 KiB smaller and faster at once (decision 12 has the figures).
 pub(crate) fn frame_compressor() -> Result<zstd::bulk::Compressor<'static>, RepositoryError> {
     let mut compressor = compressor()?;
     let tables = [
