@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
-use holdfast_core::{CheckOutcome, DrillReport, SourceName, WayBack};
+use holdfast_core::{ActionId, CheckOutcome, DrillReport, SourceName, WayBack};
 use holdfast_store::ledger::{self, Ledger};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
@@ -349,6 +349,22 @@ async fn a_mass_delete_is_reported_with_numbers_and_once() {
     );
 }
 
+/// Returns what was seen to be destroyed, with the action that did it.
+fn destroyed(scene: &Scene) -> Vec<(ActionId, serde_json::Value)> {
+    let mut seen = Vec::new();
+    let ledger = scene.folder.path().join("state/ledger");
+    ledger::verify(&ledger, &key().verifying_key(), |entry| {
+        if entry.draft.kind == "source.destruction_seen" {
+            seen.push((
+                entry.draft.action.clone().unwrap(),
+                entry.draft.body["what"].clone(),
+            ));
+        }
+    })
+    .unwrap();
+    seen
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_destroyed_past_the_guard_comes_back_before_the_action() {
     for installation in postgres::all().unwrap() {
@@ -366,17 +382,11 @@ async fn what_was_destroyed_past_the_guard_comes_back_before_the_action() {
         scene.sql("DROP TABLE orders").await;
         scene.sql("DROP DATABASE bookings WITH (FORCE)").await;
         scene.shipped().await;
-        let mut seen = Vec::new();
-        let ledger = scene.folder.path().join("state/ledger");
-        ledger::verify(&ledger, &key().verifying_key(), |entry| {
-            if entry.draft.kind == "source.destruction_seen" {
-                seen.push((
-                    entry.draft.action.clone().unwrap(),
-                    entry.draft.body["what"].clone(),
-                ));
-            }
-        })
-        .unwrap();
+        // What has become safe is read a moment after it has.
+        scene
+            .wait("destruction seen", |_| destroyed(&scene).len() >= 3)
+            .await;
+        let seen = destroyed(&scene);
         let whats: Vec<&str> = seen
             .iter()
             .map(|(_, what)| what.as_str().unwrap())
