@@ -40,9 +40,9 @@ pub use repository::{
     Reader, RecordKind, Repository, RepositoryError, Tablespace, WalPlace,
 };
 pub use restore::{
-    DirectoryRequest, Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest,
-    RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start, is_directory, restore,
-    restore_directory,
+    DirectoryRequest, Found, NamedPoint, Place, Progress, ProgressFn, RestoreError, RestorePhase,
+    RestoreRequest, RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start,
+    is_directory, named_points, restore, restore_directory,
 };
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SettingsPlan, SourceError, SslMode,

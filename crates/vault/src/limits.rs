@@ -215,3 +215,11 @@ pub const HEARTBEATS_KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 pub const LOCKS_EVERY: Duration = Duration::from_secs(60 * 60);
 /// The most locks that are lengthened in one look; the rest follows with the next.
 pub const LOCKS_AT_ONCE: usize = 20_000;
+/// How many segments are looked through at once for a transaction or a name.
+pub const SURVEY_SEGMENTS: usize = 4;
+/// How much of a segment is kept while the one before it is looked through: a record that ends there.
+pub const SURVEY_OVERLAP_BYTES: usize = 17 << 20;
+/// How many named points a refusal names.
+pub const NEAREST_NAMES: usize = 5;
+/// The largest memory of named points that is read, in bytes; a larger one counts for nothing.
+pub const NAMES_MEMORY_BYTES: u64 = 64 << 20;

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::{ByteCount, Lsn, PointId, Proof, SourceName, Timestamp};
-use holdfast_wire::pg::wal::{Event, WalReader, WalShape};
 
-use crate::limits;
 use crate::repository::log::{Log, Piece};
 use crate::repository::{BaseSummary, Reader, RepositoryError, WalPlace};
+use crate::restore::survey::Survey;
 use crate::restore::{Place, logs};
 use crate::status::{PointSpan, ProofState, ProofStatus};
 
@@ -87,7 +86,8 @@ fn span(
     let logged = pieces.iter().map(|piece| piece.stored.0);
     let stored = bases.iter().map(|base| base.stored.0);
     let proof = bases.iter().rev().find_map(|base| proofs.get(&base.point));
-    let newest = newest_commit(reader, at, &pieces)?;
+    // Bounded: a few segments from the end.
+    let newest = Survey::of(reader, at, log, run).newest_commit()?;
     Ok(PointSpan {
         source: at.source.clone(),
         timeline: at.timeline,
@@ -101,46 +101,6 @@ fn span(
         lag_s: 0.0,
         proof: proof.cloned().unwrap_or_default(),
     })
-}
-
-/// Reads backwards from the end of a span until a commit is found, for a bounded part of it.
-fn newest_commit(
-    reader: &Reader,
-    at: &WalPlace,
-    pieces: &[&Piece],
-) -> Result<Option<Timestamp>, RepositoryError> {
-    let mut starts: Vec<Lsn> = pieces
-        .iter()
-        .map(|piece| at.segment_start(piece.start))
-        .collect();
-    starts.dedup();
-    let mut later = Vec::new();
-    for start in starts.iter().rev().take(limits::COMMIT_SEGMENTS) {
-        // What ends in the next segment begins here: both are read as one.
-        let mut content = crate::restore::segment(reader, at, pieces, *start)?;
-        content.append(&mut later);
-        if let Some(newest) = scan(at, *start, &content) {
-            return Ok(Some(newest));
-        }
-        later = content;
-    }
-    Ok(None)
-}
-
-fn scan(at: &WalPlace, start: Lsn, content: &[u8]) -> Option<Timestamp> {
-    let mut reader = WalReader::new(WalShape {
-        segment_bytes: at.segment_bytes,
-        system_identifier: Some(at.system_identifier),
-    });
-    let mut newest = None;
-    // Where the log cannot be read on, what was read counts.
-    let _ = reader.feed(start, content, &mut |record| {
-        if let Some(Event::Commit(commit)) = record.event()? {
-            newest = newest.max(Some(commit.time));
-        }
-        Ok(())
-    });
-    newest
 }
 
 /// Returns the newest proof of each base that verifies.

@@ -1,27 +1,31 @@
 //! Bringing a restore point back into service, in a new directory.
 
+mod choose;
 mod directory;
 mod error;
 mod files;
 mod frames;
+mod line;
 mod log;
+mod names;
 mod outside;
 mod plan;
 mod programs;
 mod run;
+mod seek;
 mod server;
 mod settings;
 mod superuser;
+pub(crate) mod survey;
 mod tablespace;
+mod target;
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use holdfast_core::{ActionId, ByteCount, Lsn, PointId, SourceName, Timestamp};
+use holdfast_core::{ByteCount, Lsn, PointId, SourceName, Timestamp};
 use holdfast_store::object::Location;
 use serde::{Deserialize, Serialize};
 
@@ -30,72 +34,12 @@ use crate::config::PostgresConfig;
 pub(crate) use directory::write as write_directory;
 pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
-pub(crate) use log::segment;
-pub(crate) use plan::logs;
+pub(crate) use line::logs;
+pub use names::{NamedPoint, named_points};
 pub use run::restore;
 pub(crate) use run::restore_locally;
 pub(crate) use server::LocalServer;
-
-/// Which moment to bring back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RestoreTarget {
-    /// Just before what an action destroyed; known from the log itself.
-    Before(ActionId),
-    /// Just before the record that begins at this position.
-    BeforeLsn(Lsn),
-    /// Everything that is kept.
-    Latest,
-    /// Everything up to and including the record at this position.
-    Lsn(Lsn),
-    /// Every commit up to and including this time.
-    Time(Timestamp),
-}
-
-impl fmt::Display for RestoreTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Before(action) => write!(f, "before:{action}"),
-            Self::BeforeLsn(lsn) => write!(f, "before:{lsn}"),
-            Self::Latest => f.write_str("latest"),
-            Self::Lsn(lsn) => write!(f, "{lsn}"),
-            Self::Time(time) => write!(f, "{time}"),
-        }
-    }
-}
-
-impl FromStr for RestoreTarget {
-    type Err = RestoreError;
-
-    /// Reads `latest`, a time, a position, `before:ACTION` or `before:POSITION`.
-    fn from_str(text: &str) -> Result<Self, RestoreError> {
-        if text == "latest" {
-            return Ok(Self::Latest);
-        }
-        if let Some(what) = text.strip_prefix("before:") {
-            if let Ok(lsn) = what.parse() {
-                return Ok(Self::BeforeLsn(lsn));
-            }
-            return what
-                .parse()
-                .map(Self::Before)
-                .map_err(|_| RestoreError::Target {
-                    target: text.chars().take(80).collect(),
-                    why: "what follows `before:` is neither an action nor a position".to_owned(),
-                    nearest: None,
-                });
-        }
-        if let Ok(lsn) = text.parse() {
-            return Ok(Self::Lsn(lsn));
-        }
-        text.parse()
-            .map(Self::Time)
-            .map_err(|_| RestoreError::Target {
-                target: text.chars().take(80).collect(),
-                why: "it is neither `latest`, a time, a position nor `before:ACTION`".to_owned(),
-                nearest: None,
-            })
-    }
-}
+pub use target::RestoreTarget;
 
 /// Where the vault's things are, for reading without a running vault.
 #[derive(Clone, Debug)]
@@ -121,6 +65,22 @@ pub struct RestoreRequest {
     pub into: PathBuf,
     /// Whether and how to start a server on it.
     pub start: Start,
+    /// The timeline to follow; `None` takes the newest that leads there.
+    pub timeline: Option<u32>,
+}
+
+impl RestoreRequest {
+    /// Asks for a moment on the newest timeline that leads there.
+    #[must_use]
+    pub fn new(source: SourceName, at: RestoreTarget, into: PathBuf, start: Start) -> Self {
+        Self {
+            source,
+            at,
+            into,
+            start,
+            timeline: None,
+        }
+    }
 }
 
 /// Whether a restore ends with a server.
@@ -172,6 +132,15 @@ pub struct Restored {
     pub point: PointId,
     /// The target as it was asked for.
     pub at: String,
+    /// The timeline that was followed.
+    #[serde(default)]
+    pub timeline: u32,
+    /// Where in the log a transaction, a name or an action was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+    /// What whoever asked should know about the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The new data directory.
     pub directory: PathBuf,
     /// The log was available up to here.
@@ -186,6 +155,15 @@ pub struct Restored {
     pub promoted_s: Option<f64>,
     /// The server, when one was asked for.
     pub server: Option<ServerAddress>,
+}
+
+/// Where a target was found in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Where its record begins.
+    pub lsn: Lsn,
+    /// When it was written, by the source's clock.
+    pub time: Option<Timestamp>,
 }
 
 /// A started server. Roles and passwords are those of the source.

@@ -7,7 +7,7 @@ use holdfast_vault::Start;
 use serde_json::json;
 
 use crate::cli::Shared;
-use crate::cmd::restore::{Asked, bring_back, describe};
+use crate::cmd::restore::{Asked, Moment, bring_back, describe};
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
 use crate::wiring::{now, system, vault};
@@ -17,9 +17,8 @@ use crate::wiring::{now, system, vault};
 pub struct Recover {
     /// Which source.
     source: String,
-    /// Which moment: `latest`, a time, a position (LSN), `before:ACTION` or `before:LSN`.
-    #[arg(long, default_value = "latest")]
-    at: String,
+    #[command(flatten)]
+    moment: Moment,
     /// The new data directory; a new folder below the state folder if absent.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
@@ -41,7 +40,7 @@ impl Recover {
         };
         let asked = Asked {
             source: &self.source,
-            at: &self.at,
+            moment: &self.moment,
             into,
             start: Start::Yes { port: self.port },
         };

@@ -21,9 +21,8 @@ use crate::wiring::{now, vault};
 pub struct Restore {
     /// Which source.
     source: String,
-    /// Which moment: `latest`, a time, a position (LSN), `before:ACTION` or `before:LSN`.
-    #[arg(long, default_value = "latest")]
-    at: String,
+    #[command(flatten)]
+    moment: Moment,
     /// The new data directory.
     #[arg(long, value_name = "DIR")]
     into: PathBuf,
@@ -33,6 +32,17 @@ pub struct Restore {
     /// The server's port; a free one if absent.
     #[arg(long, requires = "start")]
     port: Option<u16>,
+}
+
+/// Which moment to bring back.
+#[derive(Debug, Args)]
+pub struct Moment {
+    /// `latest`, a time, a position (LSN), `xid:N`, `name:RESTORE_POINT`, `before:ACTION` or `before:LSN`.
+    #[arg(long, default_value = "latest")]
+    pub at: String,
+    /// The timeline to follow; the newest that leads there if absent.
+    #[arg(long, value_name = "N")]
+    pub timeline: Option<u32>,
 }
 
 impl Restore {
@@ -58,7 +68,7 @@ impl Restore {
         };
         let asked = Asked {
             source: &self.source,
-            at: &self.at,
+            moment: &self.moment,
             into,
             start,
         };
@@ -73,7 +83,7 @@ pub struct Asked<'a> {
     /// Which source.
     pub source: &'a str,
     /// Which moment.
-    pub at: &'a str,
+    pub moment: &'a Moment,
     /// The new directory, absolute.
     pub into: PathBuf,
     /// Whether a server is started.
@@ -86,13 +96,9 @@ pub struct Asked<'a> {
 /// The restore's own error; what was there before is as it was.
 pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<Restored, Failure> {
     let source = config.source(asked.source)?.name.clone();
-    let at = target::resolve(config, &source, asked.at)?;
-    let request = RestoreRequest {
-        source,
-        at,
-        into: asked.into,
-        start: asked.start,
-    };
+    let at = target::resolve(config, &source, &asked.moment.at)?;
+    let mut request = RestoreRequest::new(source, at, asked.into, asked.start);
+    request.timeline = asked.moment.timeline;
     let bar = bar(output);
     let shown = bar.clone();
     let progress: ProgressFn = Arc::new(move |progress: Progress| {
@@ -133,6 +139,17 @@ pub fn describe(restored: &Restored) -> String {
         restored.bytes,
         restored.files_s
     );
+    if let Some(found) = &restored.found {
+        let time = found.time.map(|time| format!(", {time}"));
+        text.push_str(&format!(
+            "found at {}{}\n",
+            found.lsn,
+            time.unwrap_or_default()
+        ));
+    }
+    for note in &restored.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
     // With another target the log that was brought in reaches further than the server was taken.
     let newest = restored.newest_commit.filter(|_| restored.at == "latest");
     if let Some(newest) = newest {

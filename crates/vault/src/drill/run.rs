@@ -119,12 +119,12 @@ fn try_out(
         restored: ByteCount(0),
     };
     let data = folder.join(folder::DATA);
-    let request = RestoreRequest {
-        source: source.name.clone(),
-        at: RestoreTarget::Latest,
-        into: data.clone(),
-        start: Start::Yes { port: None },
-    };
+    let request = RestoreRequest::new(
+        source.name.clone(),
+        RestoreTarget::Latest,
+        data.clone(),
+        Start::Yes { port: None },
+    );
     let progress: ProgressFn = Arc::new(|_| {});
     let mut server = Server::on(&data);
     match restore_locally(&ctx.place, &request, &progress) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use holdfast_core::{Code, Coded, Untrusted};
+use holdfast_core::{Code, Coded, Lsn, Untrusted};
 
 use crate::repository::RepositoryError;
 
@@ -65,8 +65,33 @@ pub enum RestoreError {
         /// Why not.
         why: String,
         /// The nearest that can.
-        nearest: Option<String>,
+        nearest: Vec<String>,
     },
+    /// Replay would empty a place on this machine that is in use.
+    #[error("cannot restore to `{target}`: replay makes a tablespace at `{location}`, where this machine keeps data that it would remove", target = Untrusted(target), location = Untrusted(location))]
+    Tablespace {
+        /// What was asked for.
+        target: String,
+        /// The place.
+        location: String,
+        /// Just before it.
+        nearest: Lsn,
+    },
+}
+
+impl RestoreError {
+    /// Refuses a target before anything is written, with the nearest that are possible.
+    pub(super) fn target(
+        target: String,
+        why: &str,
+        nearest: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self::Target {
+            target,
+            why: why.to_owned(),
+            nearest: nearest.into_iter().collect(),
+        }
+    }
 }
 
 impl Coded for RestoreError {
@@ -74,7 +99,7 @@ impl Coded for RestoreError {
         match self {
             Self::Directory { .. } => Code::ZU305,
             Self::Io { .. } => Code::ZU305,
-            Self::Ledger { .. } | Self::Target { .. } => Code::ZU304,
+            Self::Ledger { .. } | Self::Tablespace { .. } | Self::Target { .. } => Code::ZU304,
             Self::NoPostgres { .. } => Code::ZU306,
             Self::Repository(error) => error.code(),
             Self::Server { .. } => Code::ZS305,
@@ -106,12 +131,17 @@ impl Coded for RestoreError {
                 directory.display(),
                 log.trim().replace('\n', " | ")
             ),
-            Self::Target { nearest, .. } => match nearest {
-                Some(nearest) => {
-                    format!("no server was started; the nearest possible is `{nearest}`")
-                }
-                None => "nothing was written; `holdfast point list` shows what can be brought back"
+            Self::Tablespace { nearest, .. } => {
+                format!("no server was started; the nearest possible is `before:{nearest}`")
+            }
+            Self::Target { nearest, .. } => match nearest.as_slice() {
+                [] => "nothing was written; `holdfast point list` shows what can be brought back"
                     .to_owned(),
+                [only] => format!("nothing was written; the nearest possible is `{only}`"),
+                all => format!(
+                    "nothing was written; the nearest possible are `{}`",
+                    all.join("`, `")
+                ),
             },
         })
     }

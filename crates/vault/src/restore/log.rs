@@ -6,12 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use holdfast_core::{Lsn, Timestamp};
-use holdfast_wire::pg::wal::{Event, WalReader, WalShape};
+use holdfast_wire::pg::wal::{Event, Record, WalError, WalReader};
 
-use super::RestoreError;
 use super::files::{Owner, create};
-use super::plan::{Plan, Stop, Stretch};
+use super::line::Stretch;
+use super::plan::{Plan, Stop};
 use super::tablespace::{self, Made};
+use super::{RestoreError, survey};
 use crate::repository::log::{Origin, Piece};
 use crate::repository::{Reader, RepositoryError, WalPlace};
 
@@ -31,9 +32,13 @@ pub(super) struct Brought {
     pub(super) bytes: u64,
     /// The tablespaces that replay would make, in order.
     pub(super) tablespaces: Vec<Made>,
+    /// A record was read at which recovery stops by itself, or `None` when the log cannot be read.
+    pub(super) is_reached: Option<bool>,
 }
 
 /// Writes everything that recovery needs into `pg_wal` below `directory`.
+///
+/// Of what follows the record at which recovery stops nothing is brought.
 pub(super) fn bring(
     plan: &Plan,
     directory: &Path,
@@ -43,19 +48,18 @@ pub(super) fn bring(
     let folder = directory.join("pg_wal");
     let mut brought = Brought::default();
     let mut prefix = Vec::new();
+    for (timeline, text) in &plan.histories {
+        put_history(&folder, *timeline, text, owner)?;
+    }
     for (index, stretch) in plan.stretches.iter().enumerate() {
         if let Some(text) = &stretch.history {
-            let path = folder.join(format!("{:08X}.history", stretch.at.timeline));
-            let file = create(&path, owner)?;
-            file.write_all_at(text, 0)
-                .map_err(|source| written(&path, source))?;
+            put_history(&folder, stretch.at.timeline, text, owner)?;
         }
         // Records may straddle a switch of timelines, and the newest commit is all that is wanted.
-        let mut scan = Scan::new(&stretch.at);
+        let mut scan = Scan::new(stretch, plan.stop);
         let mut start = stretch.at.segment_start(stretch.from);
-        let end = end_needed(plan, stretch);
         let pieces: Vec<&Piece> = stretch.log.pieces.iter().collect();
-        while start < end {
+        while start < scan.end_needed() && stretch.from < stretch.to {
             let known = std::mem::take(&mut prefix);
             let filled = fill((&plan.reader, &stretch.at), &pieces, start, known)?;
             let path = folder.join(stretch.at.segment_name(start));
@@ -69,26 +73,30 @@ pub(super) fn bring(
                 break;
             }
             start = Lsn(start.0.saturating_add(u64::from(stretch.at.segment_bytes)));
-            if start >= end {
+            if start >= stretch.to {
                 prefix = shared_part(stretch, filled);
             }
         }
         brought.newest_commit = brought.newest_commit.max(scan.newest_commit);
-        let is_replayed = |made: &Made| stretch.from <= made.record && made.record < stretch.to;
-        let made = scan.tablespaces.into_iter().filter(is_replayed);
-        brought.tablespaces.extend(made);
+        brought.is_reached = scan.reader.is_some().then_some(scan.is_reached);
+        brought.tablespaces.append(&mut scan.tablespaces);
+        if scan.is_reached {
+            break;
+        }
     }
     Ok(brought)
 }
 
-/// Returns up to where a stretch is needed.
-fn end_needed(plan: &Plan, stretch: &Stretch) -> Lsn {
-    match plan.stop {
-        Stop::Before(lsn) | Stop::Lsn(lsn) => {
-            stretch.to.min(Lsn(lsn.0.saturating_add(RECORD_BYTES_MAX)))
-        }
-        Stop::End | Stop::Time(_) => stretch.to,
-    }
+fn put_history(
+    folder: &Path,
+    timeline: u32,
+    text: &[u8],
+    owner: Owner,
+) -> Result<(), RestoreError> {
+    let path = folder.join(format!("{timeline:08X}.history"));
+    let file = create(&path, owner)?;
+    file.write_all_at(text, 0)
+        .map_err(|source| written(&path, source))
 }
 
 /// Returns what the next timeline's first segment shares with the last one of `stretch`.
@@ -243,47 +251,83 @@ pub(super) fn is_of_cluster(path: &Path, at: &WalPlace, start: Lsn) -> bool {
         && segment_bytes == Some(&at.segment_bytes.to_le_bytes())
 }
 
-/// Reads the log along for its newest commit and for what endangers this machine; what it cannot read it leaves to PostgreSQL.
-struct Scan {
+/// Reads a stretch along: for its newest commit, for where recovery stops, and for what endangers this
+/// machine. What it cannot read it leaves to PostgreSQL.
+struct Scan<'a> {
+    stretch: &'a Stretch,
+    stop: Stop,
     reader: Option<WalReader>,
     newest_commit: Option<Timestamp>,
     tablespaces: Vec<Made>,
+    /// A record was read at which recovery stops by itself.
+    is_reached: bool,
 }
 
-impl Scan {
-    fn new(at: &WalPlace) -> Self {
-        let shape = WalShape {
-            segment_bytes: at.segment_bytes,
-            system_identifier: Some(at.system_identifier),
-        };
+impl<'a> Scan<'a> {
+    fn new(stretch: &'a Stretch, stop: Stop) -> Self {
         Self {
-            reader: Some(WalReader::new(shape)),
+            stretch,
+            stop,
+            reader: Some(WalReader::new(survey::shape(&stretch.at))),
             newest_commit: None,
             tablespaces: Vec::new(),
+            is_reached: false,
+        }
+    }
+
+    /// Returns up to where the stretch is needed, by what was read of it so far.
+    fn end_needed(&self) -> Lsn {
+        match self.stop {
+            _ if self.is_reached => Lsn::ZERO,
+            // What cannot be read here may still be replayed.
+            Stop::Before(lsn) | Stop::Lsn(lsn) if self.reader.is_none() => {
+                let end = Lsn(lsn.0.saturating_add(RECORD_BYTES_MAX));
+                self.stretch.to.min(end)
+            }
+            Stop::Before(_) | Stop::Lsn(_) | Stop::End | Stop::Time(_) => self.stretch.to,
         }
     }
 
     fn feed(&mut self, start: Lsn, bytes: &[u8]) {
-        let Some(reader) = &mut self.reader else {
+        let Some(mut reader) = self.reader.take() else {
             return;
         };
-        let (newest, tablespaces) = (&mut self.newest_commit, &mut self.tablespaces);
-        let read = reader.feed(start, bytes, &mut |record| {
-            if let Some(Event::Commit(commit)) = record.event()? {
-                *newest = (*newest).max(Some(commit.time));
-            }
-            if let Some(location) = tablespace::read(record)? {
-                tablespaces.push(Made {
-                    record: record.start,
-                    after: *newest,
-                    location,
-                });
-            }
-            Ok(())
-        });
-        if read.is_err() {
-            self.reader = None;
+        let read = reader.feed(start, bytes, &mut |record| self.note(record));
+        // Zeros where the next record would be are an end, not an error.
+        if matches!(read, Ok(()) | Err(WalError::End { .. })) {
+            self.reader = Some(reader);
         }
+    }
+
+    fn note(&mut self, record: &Record<'_>) -> Result<(), WalError> {
+        // What stands behind a switch of timelines is not replayed.
+        if self.is_reached || record.start >= self.stretch.to {
+            return Ok(());
+        }
+        let event = record.event()?;
+        let ended = match &event {
+            Some(Event::Commit(commit)) => Some(commit.time),
+            Some(Event::Abort(abort)) => Some(abort.time),
+            _ => None,
+        };
+        let is_old = record.start < self.stretch.from;
+        self.is_reached = !is_old
+            && match self.stop {
+                Stop::Before(lsn) | Stop::Lsn(lsn) => record.start >= lsn,
+                Stop::End => false,
+                Stop::Time(time) => ended.is_some_and(|ended| ended > time),
+            };
+        let is_replayed = !self.is_reached || matches!(self.stop, Stop::Lsn(_));
+        if let Some(Event::Commit(commit)) = event.filter(|_| is_replayed) {
+            self.newest_commit = self.newest_commit.max(Some(commit.time));
+        }
+        if let Some(location) = tablespace::read(record)?.filter(|_| is_replayed && !is_old) {
+            self.tablespaces.push(Made {
+                record: record.start,
+                location,
+            });
+        }
+        Ok(())
     }
 }
 

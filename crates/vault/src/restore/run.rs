@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast_core::{ByteCount, Untrusted};
+use holdfast_core::ByteCount;
 
 use super::log::{self, Brought};
 use super::plan::{Plan, Stop};
@@ -64,10 +64,15 @@ pub(crate) fn restore_locally(
         owner: programs::owner(programs.account.as_ref()),
     })?;
     let files_s = clock.seconds();
+    let mut notes = plan.notes.clone();
+    notes.extend(ends_before(&plan, stop, &brought));
     let mut restored = Restored {
         source: request.source.clone(),
         point: plan.base.point.clone(),
         at: request.at.to_string(),
+        timeline: plan.timeline(),
+        found: plan.found,
+        notes,
         directory: request.into.clone(),
         wal_end: brought.end,
         newest_commit: brought.newest_commit,
@@ -82,9 +87,7 @@ pub(crate) fn restore_locally(
     }
     let starting = server::start(&request.into, &programs, major)?;
     let promoted = starting.wait(&|| clock.tell(RestorePhase::Replay, 0));
-    let local = promoted
-        .and_then(|promoted| promoted.first_write(&sockets, port))
-        .map_err(|error| explain(error, request, &brought))?;
+    let local = promoted.and_then(|promoted| promoted.first_write(&sockets, port))?;
     restored.promoted_s = Some(clock.seconds());
     restored.server = Some(ServerAddress {
         host: "127.0.0.1".to_owned(),
@@ -152,52 +155,37 @@ fn write(
 }
 
 /// Decides where recovery stops now that the log has been read.
+///
+/// PostgreSQL refuses a target that no record confirms: the whole log is then what was asked for.
 fn settled_stop(
     plan: &Plan,
     brought: &Brought,
     request: &RestoreRequest,
 ) -> Result<Stop, RestoreError> {
-    let refused = |why: String, nearest: String| RestoreError::Target {
-        target: request.at.to_string(),
-        why,
-        nearest: Some(nearest),
+    let is_reached = match (plan.stop, brought.is_reached) {
+        (_, Some(is_reached)) => is_reached,
+        (Stop::Before(lsn) | Stop::Lsn(lsn), None) => lsn < brought.end,
+        (Stop::Time(time), None) => brought.newest_commit.is_some_and(|newest| newest > time),
+        (Stop::End, None) => false,
     };
-    let stop = match (plan.stop, brought.newest_commit) {
-        // PostgreSQL refuses a time that no later commit confirms.
-        (Stop::Time(time), Some(newest)) if time >= newest => {
-            if plan.is_cut {
-                let why = "log is missing before that time".to_owned();
-                return Err(refused(why, newest.to_string()));
-            }
-            Stop::End
-        }
-        (Stop::Time(_), None) => Stop::End,
-        (Stop::Before(lsn) | Stop::Lsn(lsn), _) if lsn >= brought.end => Stop::End,
-        (stop, _) => stop,
-    };
-    match tablespace::endangered(&brought.tablespaces, stop, plan.base.major) {
-        None => Ok(stop),
-        Some(made) => {
-            let why = format!(
-                "replay makes a tablespace at `{}`, where this machine keeps data that it would remove",
-                Untrusted(&made.location)
-            );
-            Err(refused(why, format!("before:{}", made.record)))
-        }
+    match tablespace::endangered(&brought.tablespaces, plan.base.major) {
+        None if is_reached => Ok(plan.stop),
+        None => Ok(Stop::End),
+        Some(made) => Err(RestoreError::Tablespace {
+            target: request.at.to_string(),
+            location: made.location.clone(),
+            nearest: made.record,
+        }),
     }
 }
 
-/// Makes PostgreSQL's words about an impossible target ours.
-fn explain(error: RestoreError, request: &RestoreRequest, brought: &Brought) -> RestoreError {
-    match error {
-        RestoreError::Server { why, .. } if why.contains("before configured recovery target") => {
-            RestoreError::Target {
-                target: request.at.to_string(),
-                why: "the log ends before it".to_owned(),
-                nearest: Some(brought.end.to_string()),
-            }
-        }
-        error => error,
+/// Says when the log ends before the time that was asked for.
+fn ends_before(plan: &Plan, stop: Stop, brought: &Brought) -> Option<String> {
+    match (plan.stop, stop, brought.newest_commit) {
+        (Stop::Time(_), Stop::End, Some(newest)) => Some(format!(
+            "no transaction ended after that time in the log that is kept; the newest commit is of {newest}"
+        )),
+        _ => None,
     }
 }
 

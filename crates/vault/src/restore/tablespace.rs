@@ -7,10 +7,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use holdfast_core::{Lsn, Timestamp};
+use holdfast_core::Lsn;
 use holdfast_wire::pg::wal::{Record, Rmgr, WalError};
-
-use super::plan::Stop;
 
 /// The part of PostgreSQL that writes about tablespaces.
 ///
@@ -26,8 +24,6 @@ const OPERATION: u8 = 0xF0;
 pub(super) struct Made {
     /// Where its record begins.
     pub(super) record: Lsn,
-    /// The newest commit before it.
-    pub(super) after: Option<Timestamp>,
     /// Where it lies on the source.
     pub(super) location: String,
 }
@@ -45,18 +41,9 @@ pub(super) fn read(record: &Record<'_>) -> Result<Option<String>, WalError> {
     Ok(Some(String::from_utf8_lossy(path).into_owned()))
 }
 
-/// Returns the first one that replay up to `stop` would empty on this machine.
-pub(super) fn endangered(made: &[Made], stop: Stop, major: u32) -> Option<&Made> {
-    made.iter().find(|made| {
-        let is_replayed = match stop {
-            Stop::Before(lsn) | Stop::Lsn(lsn) => {
-                made.record < lsn || stop == Stop::Lsn(made.record)
-            }
-            Stop::End => true,
-            Stop::Time(time) => made.after.is_none_or(|after| after <= time),
-        };
-        is_replayed && is_in_use(&made.location, major)
-    })
+/// Returns the first of those that replay makes whose place on this machine it would empty.
+pub(super) fn endangered(made: &[Made], major: u32) -> Option<&Made> {
+    made.iter().find(|made| is_in_use(&made.location, major))
 }
 
 /// Tells whether a server of this major version keeps something there; doubt counts as yes.
@@ -81,30 +68,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_replayed_and_in_use_is_endangered() {
+    fn only_what_is_in_use_is_endangered() {
         let folder = tempfile::tempdir().unwrap();
         let made = [Made {
             record: Lsn(100),
-            after: Some(Timestamp(50)),
             location: folder.path().display().to_string(),
         }];
-        assert_eq!(endangered(&made, Stop::End, 18), None);
+        assert_eq!(endangered(&made, 18), None);
         fs::create_dir(folder.path().join("PG_18_202506291")).unwrap();
-        assert_eq!(endangered(&made, Stop::End, 15), None);
-        for (stop, is_endangered) in [
-            (Stop::End, true),
-            (Stop::Before(Lsn(100)), false),
-            (Stop::Lsn(Lsn(100)), true),
-            (Stop::Lsn(Lsn(99)), false),
-            (Stop::Time(Timestamp(50)), true),
-            (Stop::Time(Timestamp(49)), false),
-        ] {
-            assert_eq!(
-                endangered(&made, stop, 18).is_some(),
-                is_endangered,
-                "{stop:?}"
-            );
-        }
+        assert_eq!(endangered(&made, 15), None);
+        assert_eq!(endangered(&made, 18), made.first());
         let gone = folder.path().join("gone").display().to_string();
         assert!(!is_in_use(&gone, 18) && !is_in_use("", 18));
     }

@@ -405,12 +405,12 @@ async fn what_was_destroyed_past_the_guard_comes_back_before_the_action() {
         .enumerate()
         {
             let into = TestDir::for_server("back").unwrap();
-            let request = RestoreRequest {
-                source: name(),
-                at: RestoreTarget::Before(seen[index].0.clone()),
-                into: into.path().join("data"),
-                start: Start::Yes { port: None },
-            };
+            let request = RestoreRequest::new(
+                name(),
+                RestoreTarget::Before(seen[index].0.clone()),
+                into.path().join("data"),
+                Start::Yes { port: None },
+            );
             let place = place.clone();
             let quiet: holdfast_vault::ProgressFn = Arc::new(|_| {});
             let restored = tokio::task::spawn_blocking(move || restore(&place, &request, &quiet));

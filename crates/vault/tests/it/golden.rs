@@ -42,12 +42,12 @@ fn the_first_repository_of_version_1_is_still_read() {
         vault_key: Some(key().verifying_key()),
         postgres: PostgresConfig::default(),
     };
-    let request = RestoreRequest {
-        source: "prod".parse().unwrap(),
-        at: RestoreTarget::Latest,
-        into: into.clone(),
-        start: Start::No,
-    };
+    let request = RestoreRequest::new(
+        "prod".parse().unwrap(),
+        RestoreTarget::Latest,
+        into.clone(),
+        Start::No,
+    );
     restore(&place, &request, &quiet()).unwrap();
     check(&into);
 }

@@ -209,6 +209,41 @@ impl Kept {
         end
     }
 
+    /// Leaves out everything up to the segment that is written now: a hole.
+    pub fn skip(&mut self) {
+        self.sql("SELECT pg_switch_wal(); CREATE TABLE skipped (n int); SELECT pg_switch_wal()");
+        self.sql("DROP TABLE skipped");
+        self.shipped = self.at.segment_start(self.flushed());
+    }
+
+    /// Puts the whole log of a server that was restored from here into the repository, on its timeline.
+    pub fn ship_descendant(&self, restored: &Running, timeline: u32) -> WalPlace {
+        let at = WalPlace {
+            timeline,
+            ..self.at.clone()
+        };
+        let end: Lsn = restored
+            .ask("SELECT pg_current_wal_flush_lsn()::text")
+            .parse()
+            .unwrap();
+        let wal = restored.restored.directory.join("pg_wal");
+        let history = fs::read(wal.join(format!("{timeline:08X}.history"))).unwrap();
+        self.repository.put_history(&at, &history).unwrap();
+        for entry in fs::read_dir(&wal).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let Some(start) = at.read_segment_name(&name).filter(|start| *start < end) else {
+                continue;
+            };
+            let bytes = fs::read(wal.join(&name)).unwrap();
+            let length = usize::try_from(end.0 - start.0).unwrap();
+            match bytes.get(..length) {
+                Some(front) => self.repository.put_tail(&at, start, front).unwrap(),
+                None => self.repository.put_segment(&at, start, &bytes).unwrap(),
+            }
+        }
+        at
+    }
+
     pub fn flushed(&self) -> Lsn {
         self.ask("SELECT pg_current_wal_flush_lsn()::text")
             .parse()
@@ -239,18 +274,23 @@ impl Kept {
 
     pub fn request(&mut self, at: RestoreTarget) -> RestoreRequest {
         self.number += 1;
-        RestoreRequest {
-            source: self.at.source.clone(),
+        RestoreRequest::new(
+            self.at.source.clone(),
             at,
-            into: self.folder.path().join(format!("restored-{}", self.number)),
-            start: Start::Yes { port: None },
-        }
+            self.folder.path().join(format!("restored-{}", self.number)),
+            Start::Yes { port: None },
+        )
     }
 
     /// Restores and starts.
     pub fn restore(&mut self, at: RestoreTarget) -> Result<Running, RestoreError> {
         let request = self.request(at);
-        let restored = restore(&self.place(), &request, &quiet())?;
+        self.bring(&request)
+    }
+
+    /// Does what a request says.
+    pub fn bring(&self, request: &RestoreRequest) -> Result<Running, RestoreError> {
+        let restored = restore(&self.place(), request, &quiet())?;
         Ok(Running {
             restored,
             password: self.server.password().to_owned(),

@@ -108,12 +108,7 @@ fn bring_back(folder: &Path, name: &str) -> Result<PathBuf, RestoreError> {
         postgres: PostgresConfig::default(),
     };
     let into = folder.join(name);
-    let request = RestoreRequest {
-        source: at().source,
-        at: RestoreTarget::Latest,
-        into: into.clone(),
-        start: Start::No,
-    };
+    let request = RestoreRequest::new(at().source, RestoreTarget::Latest, into.clone(), Start::No);
     restore(&place, &request, &quiet())?;
     Ok(into)
 }

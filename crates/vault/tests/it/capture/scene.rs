@@ -317,12 +317,9 @@ impl Scene {
 
     async fn restore_from(&self, place: Place, at: RestoreTarget, source: &Server) -> Back {
         let dir = TestDir::for_server("restored").unwrap();
-        let request = RestoreRequest {
-            source: "prod".parse().unwrap(),
-            at,
-            into: dir.path().join("data"),
-            start: Start::Yes { port: None },
-        };
+        let source_name = "prod".parse().unwrap();
+        let start = Start::Yes { port: None };
+        let request = RestoreRequest::new(source_name, at, dir.path().join("data"), start);
         let quiet: ProgressFn = Arc::new(|_| {});
         let work = move || restore(&place, &request, &quiet);
         let restored = tokio::task::spawn_blocking(work).await.unwrap().unwrap();
