@@ -293,11 +293,7 @@ impl OfCluster<'_> {
     /// Says when a line is not the one that the source goes on with.
     fn note_of(&self, line: &Line) -> Option<String> {
         let newest = self.lines.first()?;
-        let is_ancestor = newest
-            .portions
-            .iter()
-            .any(|portion| portion.0 == line.timeline);
-        (!is_ancestor).then(|| left_behind(line.timeline, newest.timeline))
+        (newest.timeline != line.timeline).then(|| left_behind(line.timeline, newest.timeline))
     }
 }
 
