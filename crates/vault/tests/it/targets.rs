@@ -177,73 +177,72 @@ fn a_target_in_a_hole_of_the_log_is_refused_with_both_sides() {
 
 #[test]
 fn a_timeline_that_the_source_has_left_comes_back_when_it_is_asked_for() {
-    for installation in [postgres::newest().unwrap()] {
-        let mut kept = Kept::start(&installation, &[]);
-        kept.sql("CREATE TABLE t (n int PRIMARY KEY)");
-        kept.base();
-        insert(&kept, 1);
-        let left = kept.flushed();
-        insert(&kept, 2);
-        name(&kept, "left behind");
-        let end = kept.ship();
-        let promoted = kept.restore(RestoreTarget::BeforeLsn(left)).unwrap();
-        promoted.sql("SELECT pg_create_restore_point('in use'); INSERT INTO t VALUES (3)");
-        kept.ship_descendant(&promoted, 2);
-        drop(promoted);
-        let on = |kept: &mut Kept, timeline, at: RestoreTarget| {
-            let mut request = kept.request(at);
-            request.timeline = timeline;
-            kept.bring(&request)
-        };
-        let timeline = |restored: &Running| {
-            restored.ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 8, 1)")
-        };
-        let newest = on(&mut kept, None, RestoreTarget::Latest).unwrap();
-        assert_eq!(
-            (newest.ask(ROWS).as_str(), newest.restored.timeline),
-            ("1,3", 2)
-        );
-        assert_eq!(timeline(&newest), "3");
-        drop(newest);
-        let older = on(&mut kept, Some(1), RestoreTarget::Latest).unwrap();
-        assert_eq!(
-            (older.ask(ROWS).as_str(), older.restored.timeline),
-            ("1,2", 1)
-        );
-        // Timeline 2 is taken, though this one never was on it.
-        assert_eq!(timeline(&older), "3");
-        drop(older);
-        let older = on(&mut kept, Some(1), RestoreTarget::Lsn(end)).unwrap();
-        assert_eq!(older.ask(ROWS), "1,2");
-        drop(older);
-        let named = on(&mut kept, None, target("name:left behind")).unwrap();
-        assert_eq!(named.ask(ROWS), "1,2");
-        let notes = &named.restored.notes;
-        assert!(
-            notes[0].contains("timeline 1, which the source has left"),
-            "{notes:?}"
-        );
-        drop(named);
-        let refused = on(&mut kept, Some(7), RestoreTarget::Latest).err().unwrap();
-        assert!(refused.to_string().contains("only 2, 1"), "{refused}");
+    let installation = postgres::newest().unwrap();
+    let mut kept = Kept::start(&installation, &[]);
+    kept.sql("CREATE TABLE t (n int PRIMARY KEY)");
+    kept.base();
+    insert(&kept, 1);
+    let left = kept.flushed();
+    insert(&kept, 2);
+    name(&kept, "left behind");
+    let end = kept.ship();
+    let promoted = kept.restore(RestoreTarget::BeforeLsn(left)).unwrap();
+    promoted.sql("SELECT pg_create_restore_point('in use'); INSERT INTO t VALUES (3)");
+    kept.ship_descendant(&promoted, 2);
+    drop(promoted);
+    let on = |kept: &mut Kept, timeline, at: RestoreTarget| {
+        let mut request = kept.request(at);
+        request.timeline = timeline;
+        kept.bring(&request)
+    };
+    let timeline = |restored: &Running| {
+        restored.ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 8, 1)")
+    };
+    let newest = on(&mut kept, None, RestoreTarget::Latest).unwrap();
+    assert_eq!(
+        (newest.ask(ROWS).as_str(), newest.restored.timeline),
+        ("1,3", 2)
+    );
+    assert_eq!(timeline(&newest), "3");
+    drop(newest);
+    let older = on(&mut kept, Some(1), RestoreTarget::Latest).unwrap();
+    assert_eq!(
+        (older.ask(ROWS).as_str(), older.restored.timeline),
+        ("1,2", 1)
+    );
+    // Timeline 2 is taken, though this one never was on it.
+    assert_eq!(timeline(&older), "3");
+    drop(older);
+    let older = on(&mut kept, Some(1), RestoreTarget::Lsn(end)).unwrap();
+    assert_eq!(older.ask(ROWS), "1,2");
+    drop(older);
+    let named = on(&mut kept, None, target("name:left behind")).unwrap();
+    assert_eq!(named.ask(ROWS), "1,2");
+    let notes = &named.restored.notes;
+    assert!(
+        notes[0].contains("timeline 1, which the source has left"),
+        "{notes:?}"
+    );
+    drop(named);
+    let refused = on(&mut kept, Some(7), RestoreTarget::Latest).err().unwrap();
+    assert!(refused.to_string().contains("only 2, 1"), "{refused}");
 
-        let listed = named_points(&kept.place(), None).unwrap();
-        let said: Vec<_> = listed
-            .iter()
-            .map(|point| {
-                (
-                    point.name.as_str(),
-                    point.timeline,
-                    point.is_left,
-                    point.is_reachable,
-                )
-            })
-            .collect();
-        assert_eq!(
-            said,
-            [("left behind", 1, true, true), ("in use", 2, false, true)]
-        );
-    }
+    let listed = named_points(&kept.place(), None).unwrap();
+    let said: Vec<_> = listed
+        .iter()
+        .map(|point| {
+            (
+                point.name.as_str(),
+                point.timeline,
+                point.is_left,
+                point.is_reachable,
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [("left behind", 1, true, true), ("in use", 2, false, true)]
+    );
 }
 
 #[test]

@@ -126,12 +126,12 @@ impl Stage {
     /// Restores the files of the newest moment and reads which commits their log has.
     fn commits_kept(&self) -> BTreeSet<u32> {
         let dir = TestDir::new("kept").unwrap();
-        let request = RestoreRequest {
-            source: "prod".parse().unwrap(),
-            at: RestoreTarget::Latest,
-            into: dir.path().join("data"),
-            start: Start::No,
-        };
+        let request = RestoreRequest::new(
+            "prod".parse().unwrap(),
+            RestoreTarget::Latest,
+            dir.path().join("data"),
+            Start::No,
+        );
         let quiet: ProgressFn = Arc::new(|_| {});
         restore(&self.scene.place(), &request, &quiet).unwrap();
         let log = request.into.join("pg_wal");
