@@ -23,12 +23,12 @@ pub fn run(state: PathBuf, repository: PathBuf, into: PathBuf, programs: PathBuf
             run_as: None,
         },
     };
-    let request = RestoreRequest {
-        source: SOURCE.parse().context("name the source")?,
-        at: RestoreTarget::Latest,
+    let request = RestoreRequest::new(
+        SOURCE.parse().context("name the source")?,
+        RestoreTarget::Latest,
         into,
-        start: Start::Yes { port: None },
-    };
+        Start::Yes { port: None },
+    );
     let progress: ProgressFn = Arc::new(|_| {});
     let restored = restore(&place, &request, &progress)?;
     println!("{}", serde_json::to_string(&restored)?);
