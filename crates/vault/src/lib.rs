@@ -41,8 +41,8 @@ pub use repository::{
 };
 pub use restore::{
     DirectoryRequest, Found, NamedPoint, Place, Progress, ProgressFn, RestoreError, RestorePhase,
-    RestoreRequest, RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start,
-    is_directory, named_points, restore, restore_directory,
+    RestoreRequest, RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start, is_directory,
+    named_points, restore, restore_directory,
 };
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SettingsPlan, SourceError, SslMode,

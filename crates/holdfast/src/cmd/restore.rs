@@ -60,7 +60,7 @@ impl Restore {
                     "leave --start out",
                 ));
             }
-            return directory::run(&config, name, &self.at, into, output);
+            return directory::run(&config, name, &self.moment.at, into, output);
         }
         let start = match self.start {
             true => Start::Yes { port: self.port },

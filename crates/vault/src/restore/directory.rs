@@ -140,7 +140,7 @@ fn choose<'a>(
     let refused = |why: &str, nearest: Option<String>| RestoreError::Target {
         target: request.at.to_string(),
         why: why.to_owned(),
-        nearest,
+        nearest: nearest.into_iter().collect(),
     };
     let newest = points
         .last()
