@@ -97,6 +97,10 @@ fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
     ) {
         all.push(("allow_in_place_tablespaces", "on".to_owned()));
     }
+    if wanted.major <= 14 {
+        // Debian keeps it outside of the data directory, where a server of the source may use it.
+        all.push(("stats_temp_directory", "pg_stat_tmp".to_owned()));
+    }
     if wanted.major >= 18 {
         all.push(("io_method", "worker".to_owned()));
     }
@@ -120,7 +124,7 @@ fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
 }
 
 /// What keeps a restored server by itself, whatever the source was configured to do.
-const QUIET: [(&str, &str); 24] = [
+const QUIET: [(&str, &str); 26] = [
     ("archive_command", ""),
     ("archive_mode", "off"),
     ("archive_cleanup_command", ""),
@@ -131,6 +135,10 @@ const QUIET: [(&str, &str); 24] = [
     ("recovery_target_name", ""),
     ("recovery_target_xid", ""),
     ("recovery_target_action", "promote"),
+    // A source that is a delayed standby would make recovery wait as long.
+    ("recovery_min_apply_delay", "0"),
+    // Nobody reads before it is promoted, and the source may be a larger machine.
+    ("hot_standby", "off"),
     ("primary_conninfo", ""),
     ("primary_slot_name", ""),
     // Commits would wait for ever for a standby that is not there.
@@ -294,6 +302,34 @@ mod tests {
         let dirs = [folder.path().to_owned()];
         assert_eq!(preload(main, "", &dirs), "pg_stat_statements");
         assert_eq!(preload(main, "shared_preload_libraries = ''", &dirs), "");
+    }
+
+    #[test]
+    fn each_version_gets_the_settings_that_it_knows() {
+        let directory = Path::new("/restored");
+        for major in 13..=18 {
+            let wanted = Wanted {
+                directory,
+                major,
+                minor: 0,
+                timeline: 1,
+                stop: Stop::End,
+                port: 5432,
+                sockets: directory,
+                libraries: &[],
+                owner: Owner(None),
+            };
+            let all = settings(&wanted, "");
+            let has = |name: &str| all.iter().filter(|(known, _)| *known == name).count() == 1;
+            assert!(
+                has("recovery_min_apply_delay") && has("hot_standby"),
+                "{major}"
+            );
+            assert_eq!(has("stats_temp_directory"), major <= 14, "{major}");
+            assert_eq!(has("archive_library"), major >= 15, "{major}");
+            assert_eq!(has("io_method"), major >= 18, "{major}");
+            assert!(!has("promote_trigger_file"), "{major}");
+        }
     }
 
     #[test]
