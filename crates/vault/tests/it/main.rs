@@ -18,6 +18,7 @@ mod repository;
 mod restore;
 #[cfg(test)]
 mod retention;
+#[cfg(test)]
 mod targets;
 #[cfg(test)]
 mod wal;
