@@ -8,6 +8,7 @@ mod majors;
 mod points;
 mod refusals;
 mod repository;
+mod robust;
 pub mod scene;
 mod settings;
 mod slot;
