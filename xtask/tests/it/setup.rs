@@ -55,6 +55,7 @@ impl Machine {
     fn complete(&self, without: &[&str]) {
         for (name, more) in [
             ("cc", ""),
+            ("age", ""),
             ("curl", ""),
             ("psql", ""),
             ("cargo-nextest", ""),

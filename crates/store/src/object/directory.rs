@@ -27,7 +27,6 @@ const STAGING: &str = ".staging";
 pub struct DirectoryStore {
     root: PathBuf,
     marker: Marker,
-    counter: AtomicU64,
     /// New objects get the file system's immutable flag.
     immutable: AtomicBool,
 }
@@ -103,7 +102,6 @@ impl DirectoryStore {
         Self {
             root: root.to_owned(),
             marker,
-            counter: AtomicU64::new(0),
             immutable: AtomicBool::new(false),
         }
     }
@@ -128,8 +126,7 @@ impl DirectoryStore {
             .recursive(true)
             .mode(0o700)
             .create(&staging)?;
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let temporary = staging.join(format!("{}-{number}", std::process::id()));
+        let temporary = staging.join(fresh_name());
         let placed = write_durably(&temporary, body).and_then(|()| {
             // A hard link never replaces what is there, unlike a rename.
             fs::hard_link(&temporary, path)?;
@@ -370,6 +367,15 @@ impl ObjectStore for DirectoryStore {
             why: why.to_owned(),
         }
     }
+}
+
+/// Returns a name that no other store has in use, of this process or of another machine's.
+fn fresh_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let moment = now.map_or(0, |since| since.as_nanos());
+    format!("{}-{moment:x}-{number}", std::process::id())
 }
 
 fn write_durably(path: &Path, body: &[u8]) -> io::Result<()> {
