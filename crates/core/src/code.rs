@@ -115,6 +115,16 @@ codes! {
     ZU251 "the directory is not this repository",
     ZU252 "the repository has a newer format",
     ZU254 "the repository is in use by another vault",
+
+    // store: object storage
+    ZI260 "an object was stored without its lock",
+    ZL260 "the object storage refused the credentials",
+    ZL261 "the object storage does not permit it",
+    ZS260 "the object storage cannot be reached or does not answer",
+    ZS261 "the object storage answered with an error",
+    ZS262 "the object storage's answer was cut or is another than asked for",
+    ZS263 "it is not known whether an object was stored",
+    ZU260 "the location of the object storage is not usable",
     ZU281 "the repository has a format that is no longer written",
     ZU282 "the restore point has no such file",
 

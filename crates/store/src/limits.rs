@@ -25,3 +25,48 @@ pub const ENVELOPES_KEPT: usize = 1024;
 
 /// Decrypted chunks that stay in memory: 64 KiB each.
 pub const CHUNKS_KEPT: usize = 64;
+
+/// How long a connection to an object storage may take to open.
+pub const S3_CONNECT: Duration = Duration::from_secs(10);
+
+/// How long a request to an object storage may take, besides the time that its bytes need.
+pub const S3_REQUEST: Duration = Duration::from_secs(20);
+
+/// The slowest rate at which bytes must flow, in bytes per second; a slower answer is given up.
+pub const S3_BYTES_PER_S_MIN: u64 = 512 * 1024;
+
+/// How often a request to an object storage is tried.
+pub const S3_TRIES: u32 = 5;
+
+/// The pause before the second try; it doubles with each further one.
+pub const S3_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between two tries.
+pub const S3_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How old the last answer may be whose date tells the storage's time.
+pub const S3_CLOCK_AGE: Duration = Duration::from_secs(10);
+
+/// Connections that are kept open to one storage.
+pub const S3_CONNECTIONS: usize = 16;
+
+/// How long an unused connection is kept open.
+pub const S3_IDLE: Duration = Duration::from_secs(30);
+
+/// The longest head of an answer, in bytes.
+pub const S3_HEAD_BYTES: usize = 32 * 1024;
+
+/// The longest answer that is no object, in bytes: a page of a list.
+pub const S3_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How much of an answer is read when it may be an error, in bytes.
+pub const S3_ERROR_BYTES: u64 = 64 * 1024;
+
+/// Characters of a storage's own words that an error repeats.
+pub const S3_WORDS: usize = 200;
+
+/// Versions whose names are remembered; about 200 bytes each.
+pub const S3_VERSIONS_KNOWN: usize = 64 * 1024;
+
+/// Pages of a list that are read before it is given up: a hundred million versions.
+pub const S3_PAGES: u32 = 100_000;

@@ -9,6 +9,7 @@ mod immutable;
 mod key;
 mod location;
 mod marker;
+pub mod s3;
 
 use std::io;
 
@@ -19,6 +20,7 @@ pub use directory::{DirectoryStore, WriterLock};
 pub use key::{KeyError, ObjectKey};
 pub use location::{Backend, Location};
 pub use marker::Marker;
+use s3::S3Error;
 
 /// Where the vault's objects rest. What capture and restore are given: create, read, list, lock; no more.
 pub trait ObjectStore: Send + Sync {
@@ -183,6 +185,9 @@ pub enum ObjectError {
         /// The id expected.
         expected: String,
     },
+    /// An object storage does not do what was asked.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// The object ends before the range asked for.
     #[error("`{0}` is shorter than its map says")]
     Short(ObjectKey),
@@ -208,6 +213,7 @@ impl Coded for ObjectError {
     fn code(&self) -> Code {
         match self {
             Self::Fenced { .. } => Code::ZI352,
+            Self::S3(error) => error.code(),
             Self::Full { .. } => Code::ZS252,
             Self::Io { .. } => Code::ZS251,
             Self::InUse { .. } => Code::ZU254,
@@ -226,6 +232,7 @@ impl Coded for ObjectError {
             Self::Fenced { .. } => {
                 "this vault writes nothing more; if it shall write again, stop the other and run `holdfast vault takeover`"
             }
+            Self::S3(error) => return error.hint(),
             Self::Full { .. } => {
                 "nothing was acknowledged that is not stored; free space or enlarge the disk, the vault goes on by itself"
             }

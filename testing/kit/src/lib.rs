@@ -17,5 +17,7 @@ pub mod limits;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+#[cfg(target_os = "linux")]
+pub mod s3;
 pub mod signals;
 pub mod tcp;

@@ -22,3 +22,6 @@ pub const PORT_DRAWS: u32 = 256;
 
 /// Lines of a log that an error message carries.
 pub const LOG_TAIL_LINES: usize = 40;
+
+/// How long an object storage may take until it accepts requests.
+pub const STORAGE_START: Duration = Duration::from_secs(90);

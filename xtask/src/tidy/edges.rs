@@ -200,6 +200,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rcgen", &["holdfast-guard", "railway-stand-in"]),
     ("rpassword", &["holdfast"]),
     ("rusqlite", &["holdfast-store"]),
+    ("ureq", &["holdfast-store"]),
     (
         "zstd",
         &["holdfast-bench", "holdfast-store", "holdfast-vault"],

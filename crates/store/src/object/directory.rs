@@ -34,7 +34,14 @@ pub struct DirectoryStore {
 /// Held by the one vault that writes; the system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct WriterLock {
-    _file: File,
+    _file: Option<File>,
+}
+
+impl WriterLock {
+    /// For places that have no lock of this kind.
+    pub(super) fn none() -> Self {
+        Self { _file: None }
+    }
 }
 
 impl DirectoryStore {
@@ -222,7 +229,7 @@ impl Backend for DirectoryStore {
             .and_then(|()| file.write_all(holder.as_bytes()))
             .and_then(|()| self.clear_staging());
         written.map_err(|source| trouble("write", &path, source))?;
-        Ok(WriterLock { _file: file })
+        Ok(WriterLock { _file: Some(file) })
     }
 }
 
@@ -266,6 +273,15 @@ impl ObjectStore for DirectoryStore {
 
     fn get_range(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, ObjectError> {
         let file = self.open_object(key)?;
+        let metadata = file.metadata();
+        let found = metadata
+            .map_err(|source| trouble("read", Path::new(key.as_str()), source))?
+            .len();
+        let length = u64::try_from(range.length).unwrap_or(u64::MAX);
+        // Before memory is taken for it: the length may come from a damaged map.
+        if range.offset.saturating_add(length) > found {
+            return Err(ObjectError::Short(key.clone()));
+        }
         let mut body = vec![0; range.length];
         file.read_exact_at(&mut body, range.offset)
             .map_err(|source| match source.kind() {

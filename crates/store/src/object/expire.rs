@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use holdfast_core::Timestamp;
 
 use super::directory::DirectoryStore;
+use super::s3::{self, Client, Request, S3Store};
 use super::{Location, ObjectError, ObjectKey, ObjectStore, immutable};
 
 /// What retention alone is given, beside reading.
@@ -44,6 +45,50 @@ pub enum Expired {
 pub fn open(location: &Location) -> Result<Box<dyn Expire>, ObjectError> {
     match location {
         Location::Directory(path) => Ok(Box::new(DirectoryExpire::open(path)?)),
+        Location::S3(location) => {
+            S3Store::open(location)?;
+            let client = Client::new(location)?;
+            Ok(Box::new(S3Expire { client }))
+        }
+    }
+}
+
+/// Removal from a bucket; the vault's own credential has no right to it.
+struct S3Expire {
+    client: Client,
+}
+
+impl Expire for S3Expire {
+    /// Newer versions go first: what somebody else put over ours must not outlive it.
+    fn expire(&self, key: &ObjectKey) -> Result<Expired, ObjectError> {
+        if !key.as_str().contains('/') {
+            let what = format!("remove `{key}`, which is no object of a source");
+            return Err(trouble(
+                "look at",
+                &what,
+                io::ErrorKind::InvalidInput.into(),
+            ));
+        }
+        let name = self.client.location().bucket.full(key.as_str());
+        let versions = s3::all_versions(&self.client, &name)?;
+        let mut done = Expired::Absent;
+        for version in versions {
+            if let Some(until) = s3::locked(&self.client, &name, &version)?
+                && until > self.client.time()?
+            {
+                return Ok(Expired::Locked(until));
+            }
+            let request =
+                Request::new("remove an object", "DELETE", &name).query("versionId", &version.id);
+            self.client.send(&request)?;
+            done = Expired::Removed;
+        }
+        Ok(done)
+    }
+
+    /// A bucket has no folders.
+    fn fold(&self, _folder: &str) -> Result<(), ObjectError> {
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::s3::{S3Location, S3Store};
 use super::{DirectoryStore, Marker, ObjectError, ObjectStore, WriterLock};
 
 /// Where a repository is, and how it is reached.
@@ -11,6 +12,8 @@ use super::{DirectoryStore, Marker, ObjectError, ObjectStore, WriterLock};
 pub enum Location {
     /// A directory of this machine.
     Directory(PathBuf),
+    /// A bucket of an object storage.
+    S3(Box<S3Location>),
 }
 
 /// A place of objects that is a repository: it has a marker, and one writer at a time.
@@ -39,6 +42,7 @@ impl Location {
     pub fn open(&self) -> Result<Arc<dyn Backend>, ObjectError> {
         match self {
             Self::Directory(path) => Ok(Arc::new(DirectoryStore::open(path)?)),
+            Self::S3(location) => Ok(Arc::new(S3Store::open(location)?)),
         }
     }
 
@@ -49,6 +53,7 @@ impl Location {
     pub fn create_or_open(&self, fresh: &Marker) -> Result<Arc<dyn Backend>, ObjectError> {
         match self {
             Self::Directory(path) => Ok(Arc::new(DirectoryStore::create_or_open(path, fresh)?)),
+            Self::S3(location) => Ok(Arc::new(S3Store::create_or_open(location, fresh)?)),
         }
     }
 
@@ -56,6 +61,7 @@ impl Location {
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Self::Directory(path) => Some(path),
+            Self::S3(_) => None,
         }
     }
 }
@@ -64,6 +70,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(path) => path.display().fmt(f),
+            Self::S3(location) => location.bucket.fmt(f),
         }
     }
 }

@@ -8,7 +8,6 @@ mod majors;
 mod points;
 mod refusals;
 mod repository;
-mod robust;
 pub mod scene;
 mod settings;
 mod slot;
