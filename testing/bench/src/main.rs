@@ -25,6 +25,7 @@ mod machine;
 mod meter;
 mod table;
 mod vault;
+mod wal;
 
 use std::process::ExitCode;
 

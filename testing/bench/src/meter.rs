@@ -120,6 +120,18 @@ impl Measured {
         self.check(status)
     }
 
+    /// Waits until the process has ended, however.
+    pub fn ended(mut self) -> Result<()> {
+        self.until(|measured| Ok(measured.child.try_wait()?))
+            .map(|_| ())
+    }
+
+    /// Asks the process to end, and waits until it has, however.
+    pub fn stop(self) -> Result<()> {
+        holdfast_testing::signals::send(self.pid(), holdfast_testing::signals::Signal::TERM)?;
+        self.ended()
+    }
+
     fn check(&self, status: ExitStatus) -> Result<()> {
         if !status.success() {
             bail!("it ended ({status})\n{}", tail(&self.log));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::copies;
 use crate::ground::Ground;
 use crate::machine::Machine;
+use crate::wal;
 
 /// What to measure.
 #[derive(Args)]
@@ -42,7 +43,7 @@ impl Options {
 
 type Part = fn(&Options, &Ground) -> Result<Value>;
 
-const PARTS: &[(&str, Part)] = &[("copies", copies::run)];
+const PARTS: &[(&str, Part)] = &[("copies", copies::run), ("wal", wal::run)];
 
 /// Runs the parts one after the other.
 pub fn run(options: &Options) -> Result<()> {
