@@ -84,17 +84,22 @@ impl Measured {
 
     /// Waits for a line with `text` in the log, and tells what was used up to then.
     pub fn line(&mut self, text: &str) -> Result<(String, Used)> {
-        let line = self.until(|measured| {
+        let line = self.line_that(|line| line.contains(text))?;
+        Ok((line, self.used_so_far()?))
+    }
+
+    /// Waits for the newest lines of the log to hold one that is wanted.
+    pub fn line_that(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        self.until(|measured| {
             let log = measured.log();
-            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+            if let Some(line) = log.lines().rev().find(|line| wanted(line)) {
                 return Ok(Some(line.to_owned()));
             }
             match measured.child.try_wait()? {
                 Some(status) => bail!("it ended ({status})\n{}", tail(&measured.log)),
                 None => Ok(None),
             }
-        })?;
-        Ok((line, self.used_so_far()?))
+        })
     }
 
     /// What the running process has used since it was started.

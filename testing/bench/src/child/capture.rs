@@ -39,6 +39,13 @@ pub fn run(state: PathBuf, repository: PathBuf) -> Result<()> {
                 asked.ask_for_point(&name);
             }
         });
+        let mut wanted = signal(SignalKind::user_defined1()).context("wait for SIGUSR1")?;
+        let (asked, source) = (vault.clone(), SOURCE.parse().context("name the source")?);
+        tokio::spawn(async move {
+            while wanted.recv().await.is_some() {
+                asked.ask_for_point(&source);
+            }
+        });
         let (shown, until) = (vault.clone(), stop.clone());
         let watching = std::thread::spawn(move || watch(&shown, began, &until));
         vault.run(stop).await.map_err(|error| anyhow!(error))?;
@@ -89,8 +96,12 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
 fn watch(vault: &Vault, began: Instant, stop: &CancellationToken) {
     let mut last = String::new();
     let mut threads = BTreeMap::new();
+    let mut is_there = false;
     while !stop.is_cancelled() {
-        note_threads(&mut threads);
+        // Later the looking itself would be what is measured.
+        if !is_there {
+            note_threads(&mut threads);
+        }
         for status in vault.status() {
             let busy = status.busy.as_deref().unwrap_or_default();
             let busy = busy.split(':').next().unwrap_or_default().to_owned()
@@ -99,6 +110,7 @@ fn watch(vault: &Vault, began: Instant, stop: &CancellationToken) {
                 } else {
                     ""
                 };
+            is_there |= status.point.is_some();
             let point = status.point.as_ref().map(ToString::to_string);
             let stage = format!("{:?} {busy} {point:?} {:?}", status.state, status.trouble);
             if stage == last {
@@ -113,7 +125,7 @@ fn watch(vault: &Vault, began: Instant, stop: &CancellationToken) {
             });
             println!("{line}");
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(if is_there { LOOK_EVERY * 4 } else { LOOK_EVERY });
     }
 }
 

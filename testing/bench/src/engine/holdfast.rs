@@ -40,8 +40,23 @@ impl Engine for Holdfast {
         Ok(used)
     }
 
-    fn next(&mut self, _bench: &Bench<'_>) -> Result<Option<Used>> {
-        Ok(None)
+    fn next(&mut self, bench: &Bench<'_>) -> Result<Option<Used>> {
+        let vault = self.vault.as_mut().context("no vault runs")?;
+        let log = vault.log();
+        let known: Vec<String> = log.lines().filter_map(point).collect();
+        let server = bench.cluster.server.pid().context("the source has ended")?;
+        let before = (vault.used_so_far()?, meter::tree_cpu_s(server)?);
+        signals::send(vault.pid(), signals::Signal::USR1)?;
+        let (_, took) = meter::time(|| {
+            vault.line_that(|line| point(line).is_some_and(|one| !known.contains(&one)))
+        })?;
+        let after = vault.used_so_far()?;
+        Ok(Some(Used {
+            wall_s: took.as_secs_f64(),
+            cpu_s: after.cpu_s - before.0.cpu_s,
+            server_cpu_s: meter::tree_cpu_s(server)? - before.1,
+            peak_bytes: after.peak_bytes,
+        }))
     }
 
     fn restore(&mut self, bench: &Bench<'_>) -> Result<(Used, Content)> {
@@ -88,6 +103,12 @@ impl Engine for Holdfast {
         drop_slots(bench.cluster)?;
         bench.ground.clear(HOME)
     }
+}
+
+/// The point that a line tells of.
+fn point(line: &str) -> Option<String> {
+    let told: Value = serde_json::from_str(line).ok()?;
+    Some(told.get("point")?.as_str()?.to_owned())
 }
 
 const HOME: &str = "holdfast";
