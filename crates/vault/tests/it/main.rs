@@ -11,6 +11,8 @@ mod faults;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod golden_v2;
+#[cfg(test)]
 mod kept;
 #[cfg(test)]
 mod repository;
