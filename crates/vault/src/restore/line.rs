@@ -165,7 +165,7 @@ impl<'a> Cluster<'a> {
                 from,
                 to,
                 log,
-                history: self.history_of(line, *timeline)?.filter(|_| !is_first),
+                history: self.history_of(line, *timeline)?,
             });
             let is_far_enough = until.is_some_and(|until| left.is_none_or(|left| until < left));
             if walk.is_cut || is_far_enough {

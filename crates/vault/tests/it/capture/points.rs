@@ -400,3 +400,22 @@ async fn kill_9_in_the_middle_of_a_point_leaves_the_points_before_as_they_were()
     assert_same(&theirs, &contents(back.url()).await, "restored");
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_is_built_across_a_change_of_timelines() {
+    for installation in postgres::all().unwrap() {
+        let mut simple = Simple::start(&installation, "SELECT 1", "").await;
+        simple.change().await;
+        simple.server.stop_fast().unwrap();
+        super::timeline::signal(&simple.server, "recovery.signal");
+        simple.server.start().unwrap();
+        super::timeline::recovered(&simple.server).await;
+        simple.change().await;
+        let end = flushed(&simple.server.connect().await.unwrap()).await;
+        let wanted = |s: &SourceStatus| s.timeline == 2 && s.shipped >= end;
+        simple.running.wait("the new timeline", wanted).await;
+        let next = simple.running.take_point(&simple.status.point).await;
+        assert_eq!(next.reading.clone().unwrap().way, ReadingWay::ChangedBlocks);
+        assert_eq!(simple.check(&next).await, (1, 1));
+    }
+}

@@ -9,7 +9,7 @@ use holdfast_vault::CaptureState;
 use super::scene::{LIMIT, POLL, Scene, flushed, server};
 
 /// Lets a stopped server come up on a new timeline (`recovery.signal`) or as a standby.
-fn signal(server: &Server, name: &str) {
+pub fn signal(server: &Server, name: &str) {
     let path = server.data_dir().join(name);
     fs::write(&path, "").unwrap();
     ServerUser::current().unwrap().own(&path).unwrap();
@@ -21,7 +21,7 @@ fn signal(server: &Server, name: &str) {
 }
 
 /// Connects and waits until the server has left recovery.
-async fn recovered(server: &Server) -> tokio_postgres::Client {
+pub async fn recovered(server: &Server) -> tokio_postgres::Client {
     let client = server.connect().await.unwrap();
     let began = std::time::Instant::now();
     loop {
