@@ -56,7 +56,10 @@ impl Machine {
         for (name, more) in [
             ("cc", ""),
             ("age", ""),
+            ("ceph-mon", ""),
+            ("ceph-osd", ""),
             ("curl", ""),
+            ("radosgw", ""),
             ("psql", ""),
             ("cargo-nextest", ""),
             ("rustup", "echo 1.95.0-x86_64-unknown-linux-gnu"),
@@ -137,6 +140,7 @@ fn a_dry_run_lists_what_is_missing_and_touches_nothing() {
     assert!(output.status.success(), "{text}");
     for wanted in [
         "build-essential",
+        "radosgw",
         "curl",
         "postgresql-15",
         "PostgreSQL 13",
@@ -160,7 +164,9 @@ fn the_demo_needs_less_than_the_tests() {
     let text = text(&machine.setup(&["demo", "--dry-run"]));
     assert!(text.contains("postgresql-15"), "{text}");
     assert!(
-        !text.contains("PostgreSQL 18") && !text.contains("cargo-nextest"),
+        ["PostgreSQL 18", "cargo-nextest", "radosgw"]
+            .iter()
+            .all(|name| !text.contains(name)),
         "{text}"
     );
 }
