@@ -1,11 +1,14 @@
 //! The configuration: defaults < `holdfast.toml` < `HOLDFAST_*` < flags, read once.
 
+mod storage;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::{Code, Coded, Resource, Secret, SourceName, Untrusted};
 use holdfast_store::object::Location;
+use holdfast_store::object::s3::Addressing;
 use serde::Deserialize;
 
 /// The file that `holdfast init` writes.
@@ -238,8 +241,10 @@ impl Default for GuardConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VaultConfig {
-    /// The directory of the repository; relative to the state folder.
-    pub repository: PathBuf,
+    /// The directory of the repository, relative to the state folder; or `s3://BUCKET[/PREFIX]`.
+    pub repository: String,
+    /// How the bucket is reached.
+    pub object_storage: ObjectStorageConfig,
     /// Seconds between two drills of a source.
     pub drill_every_s: u64,
     /// Seconds from one restore point to the next, while the source changes.
@@ -257,7 +262,8 @@ pub struct VaultConfig {
 impl Default for VaultConfig {
     fn default() -> Self {
         Self {
-            repository: PathBuf::from("repository"),
+            repository: "repository".to_owned(),
+            object_storage: ObjectStorageConfig::default(),
             drill_every_s: 900,
             point_every_s: 3600,
             point_every_mib: 1024,
@@ -266,6 +272,30 @@ impl Default for VaultConfig {
             postgres_bin_dirs: Vec::new(),
         }
     }
+}
+
+/// How the bucket of the repository is reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectStorageConfig {
+    /// Where requests go; Amazon's endpoint of the region when it is absent.
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The name of the key.
+    pub access_key_id: Option<SecretRef>,
+    /// The key.
+    pub secret_access_key: Option<SecretRef>,
+    /// What temporary keys carry as well.
+    pub session_token: Option<SecretRef>,
+    /// How the bucket is named in requests: `path` or `virtual-host`.
+    pub addressing: Addressing,
+    /// Seconds that a new object is locked.
+    pub lock_s: u64,
+    /// Permits requests without TLS to other machines.
+    pub plain_http: bool,
+    /// A certificate authority to trust instead of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The whole file.
@@ -297,6 +327,8 @@ pub struct Config {
     pub vault: VaultConfig,
     /// What is protected.
     pub sources: Vec<SourceConfig>,
+    /// Where the repository is.
+    pub location: Location,
 }
 
 impl Config {
@@ -330,6 +362,11 @@ impl Config {
         let mut config = Self::parse(&text, file, &base)?;
         if let Some(folder) = std::env::var_os("HOLDFAST_STATE_DIR") {
             config.state_dir = config.base.join(folder);
+            let located = locate(&config.vault, &config.base, &config.state_dir);
+            config.location = located.map_err(|why| ConfigError::Malformed {
+                path: file.to_owned(),
+                why,
+            })?;
         }
         Ok(config)
     }
@@ -358,12 +395,14 @@ impl Config {
             raw.state_dir
                 .unwrap_or_else(|| PathBuf::from("holdfast-state")),
         );
+        let location = locate(&raw.vault, base, &state_dir).map_err(malformed)?;
         Ok(Self {
             file: file.to_owned(),
             base: base.to_owned(),
             state_dir,
             guard: raw.guard,
             vault: raw.vault,
+            location,
             sources: raw.source,
         })
     }
@@ -382,7 +421,7 @@ impl Config {
 
     /// Returns where the vault's repository lies.
     pub fn repository(&self) -> Location {
-        self.state_dir.join(&self.vault.repository).into()
+        self.location.clone()
     }
 
     /// Returns guard's folder in the state.
@@ -394,6 +433,10 @@ impl Config {
     pub fn vault_dir(&self) -> PathBuf {
         self.state_dir.join("vault")
     }
+}
+
+fn locate(vault: &VaultConfig, base: &Path, state: &Path) -> Result<Location, String> {
+    storage::location(&vault.repository, &vault.object_storage, (base, state))
 }
 
 /// TOML's errors draw the line over several lines; messages of ours are one line.
@@ -417,6 +460,45 @@ mod tests {
         assert_eq!(
             config.repository(),
             Location::Directory("/base/holdfast-state/repository".into())
+        );
+    }
+
+    #[test]
+    fn a_repository_is_a_directory_or_a_bucket() {
+        let with = |more: &str| parse(&format!("[vault]\nrepository = \"s3://bkt/vault\"\n{more}"));
+        let keys =
+            "[vault.object_storage]\naccess_key_id = \"env:A\"\nsecret_access_key = \"file:b\"\n";
+        let config = with(keys).unwrap();
+        let Location::S3(location) = config.repository() else {
+            panic!("{}", config.repository());
+        };
+        assert_eq!(
+            location.endpoint.to_string(),
+            "https://s3.us-east-1.amazonaws.com"
+        );
+        assert_eq!(location.bucket.to_string(), "s3://bkt/vault");
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for (more, why) in [
+            ("", "access_key_id` is missing"),
+            (
+                "[vault.object_storage]\naccess_key_id = \"AKIA\"",
+                "env:NAME",
+            ),
+            (
+                &format!("{keys}endpoint = \"http://s3.example.com\""),
+                "without TLS",
+            ),
+            (&format!("{keys}lock_s = 0"), "would not be locked"),
+            (&format!("{keys}lock = 1"), "unknown field"),
+        ] {
+            let error = with(more).unwrap_err().to_string();
+            assert!(error.contains(why), "{more}: {error}");
+        }
+        assert!(
+            with(&format!(
+                "{keys}endpoint = \"http://10.0.0.1\"\nplain_http = true"
+            ))
+            .is_ok()
         );
     }
 

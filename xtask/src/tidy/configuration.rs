@@ -49,7 +49,12 @@ fn keys(source: &RustText) -> Vec<(usize, String)> {
 const SOURCE: &str = "crates/holdfast/src/config.rs";
 const DOCUMENT: &str = "docs/configuration.md";
 /// Types that are sections of the file, not keys.
-const TABLES: &[&str] = &["GuardConfig", "VaultConfig", "Vec<SourceConfig>"];
+const TABLES: &[&str] = &[
+    "GuardConfig",
+    "ObjectStorageConfig",
+    "VaultConfig",
+    "Vec<SourceConfig>",
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,102 @@
+//! From what the file says of an object storage to a location that can be opened.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast_core::ErrorChain;
+use holdfast_store::object::s3::{
+    Addressing, BucketPath, CredentialSource, Credentials, Endpoint, PlainHttp, S3Location, Timing,
+};
+use holdfast_store::object::{Location, Promise};
+
+use super::{ObjectStorageConfig, SecretRef};
+
+/// Returns where the repository is: a bucket, or a directory below `state`.
+///
+/// # Errors
+/// What is wrong with what the file says.
+pub(super) fn location(
+    repository: &str,
+    storage: &ObjectStorageConfig,
+    (base, state): (&Path, &Path),
+) -> Result<Location, String> {
+    let Some(bucket) = BucketPath::parse(repository) else {
+        return Ok(state.join(PathBuf::from(repository)).into());
+    };
+    let plain = match storage.plain_http {
+        true => PlainHttp::Anywhere,
+        false => PlainHttp::LoopbackOnly,
+    };
+    let endpoint = match &storage.endpoint {
+        Some(text) => Endpoint::parse(text, plain),
+        None => Endpoint::of_region(&storage.region),
+    };
+    let told = |error| ErrorChain(&error).to_string();
+    let authority_pem = match &storage.ca_file {
+        Some(file) => {
+            let file = base.join(file);
+            let read = std::fs::read(&file);
+            Some(read.map_err(|error| format!("`{}`: {error}", file.display()))?)
+        }
+        None => None,
+    };
+    if storage.lock_s == 0 {
+        return Err("`lock_s` is 0: what is stored would not be locked".to_owned());
+    }
+    Ok(Location::S3(Box::new(S3Location {
+        endpoint: endpoint.map_err(told)?,
+        region: storage.region.clone(),
+        bucket: bucket.map_err(told)?,
+        addressing: storage.addressing,
+        credentials: credentials(storage, base)?,
+        lock: Duration::from_secs(storage.lock_s),
+        authority_pem,
+        timing: Timing::default(),
+        promise: Promise::Advisory {
+            why: "nobody has tried yet whether this bucket refuses to delete".to_owned(),
+        },
+    })))
+}
+
+/// The references are kept, so that what was renewed behind them is found.
+fn credentials(storage: &ObjectStorageConfig, base: &Path) -> Result<CredentialSource, String> {
+    let needed = |reference: &Option<SecretRef>, key: &str| {
+        let missing = || format!("`vault.object_storage.{key}` is missing");
+        reference.clone().ok_or_else(missing)
+    };
+    let id = needed(&storage.access_key_id, "access_key_id")?;
+    let secret = needed(&storage.secret_access_key, "secret_access_key")?;
+    let token = storage.session_token.clone();
+    let base = base.to_owned();
+    Ok(CredentialSource::new(move || {
+        let read = |reference: &SecretRef, what: &str| {
+            let read = reference.read(what, &base);
+            read.map_err(|error| error.to_string())
+        };
+        Ok(Credentials {
+            access_key_id: read(&id, "access_key_id")?.expose().to_owned(),
+            secret_access_key: read(&secret, "secret_access_key")?,
+            session_token: match &token {
+                Some(token) => Some(read(token, "session_token")?),
+                None => None,
+            },
+        })
+    }))
+}
+
+/// The defaults of the table.
+impl Default for ObjectStorageConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: "us-east-1".to_owned(),
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            addressing: Addressing::Path,
+            lock_s: 30 * 24 * 3600,
+            plain_http: false,
+            ca_file: None,
+        }
+    }
+}
