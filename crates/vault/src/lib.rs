@@ -33,7 +33,10 @@ pub use config::{
 };
 pub use drill::{DrillError, DrillRecord, drills};
 pub use engine::directory::{DirectoryConfig, DirectoryError, DirectoryStatus, LeftOut};
-pub use points::points;
+pub use points::{
+    Lag, LagAgainst, LogHole, LogRange, PointProof, PointShown, PointSpan, Running, SpanKind,
+    points,
+};
 pub use repository::{
     BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,
     PatchTo, Point, PointEnd, PointStart, PointSummary, PointWriter, PostgresPoint, PostgresStart,
@@ -51,8 +54,7 @@ pub use source::{
 };
 pub use spool::SpoolError;
 pub use status::{
-    CaptureState, PointReading, PointSpan, ProofState, ProofStatus, ReadingWay, SourceStatus,
-    Trouble,
+    CaptureState, PointReading, ProofState, ProofStatus, ReadingWay, SourceStatus, Trouble,
 };
 pub use vault::{Vault, VaultError};
 pub use watch::{Destroyed, LogWatch, Seen, WatchError};

@@ -1,125 +1,231 @@
-//! What can be brought back: continuous spans of the log behind bases.
+//! What can be brought back, and what is known of it: spans, holes, sizes, lag, proofs.
 
-use std::collections::BTreeMap;
+mod proofs;
+mod shown;
 
-use holdfast_core::{ByteCount, Lsn, PointId, Proof, SourceName, Timestamp};
+use holdfast_core::{ByteCount, SourceName, Timestamp};
 
-use crate::repository::log::{Log, Piece};
-use crate::repository::{BaseSummary, Reader, RepositoryError, WalPlace};
-use crate::restore::survey::Survey;
-use crate::restore::{Place, logs};
-use crate::status::{PointSpan, ProofState, ProofStatus};
+use crate::engine::directory::DirectoryStatus;
+use crate::repository::{PointSummary, Reader, RepositoryError};
+use crate::restore::Place;
+use crate::restore::spans::{self, Span};
+use crate::status::{CaptureState, SourceStatus};
+use proofs::Proofs;
 
-/// Tells what can be brought back: every continuous span of every source, in order of name and time.
+pub use shown::{Lag, LagAgainst, LogHole, LogRange, PointProof, PointShown, PointSpan, SpanKind};
+
+/// What a running vault says; empty when none runs.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// How its PostgreSQL clusters stand.
+    pub sources: Vec<SourceStatus>,
+    /// How its directories stand.
+    pub directories: Vec<DirectoryStatus>,
+}
+
+/// Tells what can be brought back: every span of every source, in order of name and time.
 ///
-/// A span's newest commit is read from the end of its log. Whether the vault lags behind the source is
-/// not known here: `lag_s` is the age of that commit for the newest span of a source, and zero for
-/// spans that ended before another began.
+/// A span's newest commit is read from the end of its log. How far the newest span is behind its source
+/// only a running vault knows; without one that is said to be unknown.
 ///
 /// # Errors
 /// When the repository cannot be read or a manifest does not verify.
-pub fn points(place: &Place, now: Timestamp) -> Result<Vec<PointSpan>, RepositoryError> {
+pub fn points(
+    place: &Place,
+    running: &Running,
+    now: Timestamp,
+) -> Result<Vec<PointSpan>, RepositoryError> {
     let reader = Reader::open(&place.repository, place.vault_key)?;
+    let proofs = Proofs::read(place, &reader);
     let mut all = Vec::new();
     for source in reader.sources()? {
-        let mut spans = of_source(place, &reader, &source)?;
-        spans.sort_by_key(|span| (span.from, span.from_lsn));
-        if let Some(newest) = spans.last_mut() {
-            newest.lag_s = now.since(newest.to).as_secs_f64();
+        let summaries = reader.points(&source)?;
+        let context = Context {
+            source: &source,
+            proofs: &proofs,
+            running,
+            now,
+        };
+        let bases: Vec<_> = summaries.iter().filter_map(PointSummary::base).collect();
+        let spans = spans::spans(place, &reader, &source, &bases)?;
+        // The newest one is what the source writes on: neither left nor of another cluster.
+        let newest = spans.iter().rposition(|span| !span.is_left);
+        for (index, span) in spans.iter().enumerate() {
+            all.push(context.of_log(span, &summaries, newest == Some(index)));
         }
-        all.append(&mut spans);
+        let moments: Vec<&PointSummary> = summaries
+            .iter()
+            .filter(|point| point.postgres.is_none())
+            .collect();
+        all.extend(context.of_moments(&moments));
     }
     Ok(all)
 }
 
-fn of_source(
-    place: &Place,
-    reader: &Reader,
-    source: &SourceName,
-) -> Result<Vec<PointSpan>, RepositoryError> {
-    let mut lines: BTreeMap<(u64, u32), Vec<BaseSummary>> = BTreeMap::new();
-    for base in reader.bases(source)? {
-        lines
-            .entry((base.system_identifier, base.timeline))
-            .or_default()
-            .push(base);
-    }
-    let proofs = proofs(reader, source)?;
-    let mut spans = Vec::new();
-    for ((system_identifier, timeline), bases) in lines {
-        let Some(first) = bases.first() else { continue };
-        let at = WalPlace {
-            source: source.clone(),
-            system_identifier,
-            timeline,
-            segment_bytes: first.segment_bytes,
+/// What a span is made of.
+struct Parts {
+    log: Option<LogRange>,
+    from: Timestamp,
+    to: Timestamp,
+    /// What its log occupies.
+    logged: ByteCount,
+    lag: Option<Lag>,
+    points: Vec<PointShown>,
+}
+
+/// What every span of a source needs.
+struct Context<'a> {
+    source: &'a SourceName,
+    proofs: &'a Proofs,
+    running: &'a Running,
+    now: Timestamp,
+}
+
+impl Context<'_> {
+    fn of_log(&self, span: &Span, summaries: &[PointSummary], is_newest: bool) -> PointSpan {
+        let is_in = |summary: &&PointSummary| {
+            let mut bases = span.bases.iter();
+            bases.any(|base| base.point == summary.point)
         };
-        let log = logs(place, reader, &at)?;
-        for run in log.runs() {
-            let within = |base: &&BaseSummary| run.0 <= base.start_lsn && base.stop_lsn <= run.1;
-            let bases: Vec<&BaseSummary> = bases.iter().filter(within).collect();
-            if !bases.is_empty() {
-                spans.push(span(reader, &at, (&log, run), (&bases, &proofs))?);
-            }
+        let points: Vec<PointShown> = summaries
+            .iter()
+            .filter(is_in)
+            .map(|summary| self.point(summary, summary.at))
+            .collect();
+        let from = points.iter().map(|point| point.at).min();
+        let from = from.unwrap_or_default();
+        let latest = points.iter().map(|point| point.at).max();
+        // Without a commit in what was read, the newest base is what is known to come back.
+        let newest = span.newest_commit.or(latest).unwrap_or_default();
+        let earliest = span.bases.iter().map(|base| base.stop_lsn).min();
+        let lag = is_newest.then(|| self.lag(span));
+        self.span(Parts {
+            log: Some(LogRange {
+                timeline: span.timeline,
+                from_lsn: earliest.unwrap_or_default(),
+                to_lsn: span.to,
+                spooled: span.spooled,
+                is_left: span.is_left,
+                hole: span.hole.map(|(from, to)| LogHole {
+                    from_lsn: from,
+                    to_lsn: to,
+                    bytes: to.since(from),
+                }),
+            }),
+            from,
+            to: newest.max(from),
+            logged: span.stored,
+            lag,
+            points,
+        })
+    }
+
+    /// A directory comes back as it was when a point was begun, and at no time between.
+    fn of_moments(&self, moments: &[&PointSummary]) -> Option<PointSpan> {
+        let (first, last) = (moments.first()?, moments.last()?);
+        let points = moments.iter().map(|point| self.point(point, point.began));
+        let directories = &self.running.directories;
+        let known = directories.iter().find(|one| one.source == *self.source);
+        let lag = Lag {
+            against: LagAgainst::Unknown,
+            bytes: None,
+            seconds: None,
+            why: match known.and_then(|known| known.trouble.as_ref()) {
+                Some(trouble) => Some(format!("{} {}", trouble.code, trouble.what)),
+                None => {
+                    Some("what has changed since is known when the next point is made".to_owned())
+                }
+            },
+        };
+        Some(self.span(Parts {
+            log: None,
+            from: first.began,
+            to: last.began,
+            logged: ByteCount(0),
+            lag: Some(lag),
+            points: points.collect(),
+        }))
+    }
+
+    /// Sums up what the points of a span say.
+    fn span(&self, parts: Parts) -> PointSpan {
+        let points = &parts.points;
+        let stored = points.iter().map(|point| point.stored.0);
+        let newest = points.iter().max_by_key(|point| point.at);
+        let drilled = points.iter().max_by_key(|point| point.proof.at);
+        PointSpan {
+            source: self.source.clone(),
+            kind: match parts.log {
+                Some(_) => SpanKind::Log,
+                None => SpanKind::Moments,
+            },
+            from: parts.from,
+            to: parts.to,
+            age_s: self.age(parts.to),
+            bytes: ByteCount(stored.fold(parts.logged.0, u64::saturating_add)),
+            restored: newest.map_or(ByteCount(0), |point| point.bytes),
+            lag_s: parts.lag.as_ref().and_then(|lag| lag.seconds),
+            lag: parts.lag,
+            proof: drilled.map(|point| point.proof.clone()).unwrap_or_default(),
+            log: parts.log,
+            points: parts.points,
         }
     }
-    Ok(spans)
-}
 
-fn span(
-    reader: &Reader,
-    at: &WalPlace,
-    (log, run): (&Log, (Lsn, Lsn)),
-    (bases, proofs): (&[&BaseSummary], &BTreeMap<PointId, ProofStatus>),
-) -> Result<PointSpan, RepositoryError> {
-    let earliest = bases
-        .iter()
-        .map(|base| (base.at, base.stop_lsn))
-        .min()
-        .unwrap_or_default();
-    let latest = bases.iter().map(|base| base.at).max().unwrap_or_default();
-    let pieces: Vec<&Piece> = log
-        .pieces
-        .iter()
-        .filter(|piece| run.0 <= piece.start && piece.end <= run.1)
-        .collect();
-    let logged = pieces.iter().map(|piece| piece.stored.0);
-    let stored = bases.iter().map(|base| base.stored.0);
-    let proof = bases.iter().rev().find_map(|base| proofs.get(&base.point));
-    // Bounded: a few segments from the end.
-    let newest = Survey::of(reader, at, log, run).newest_commit()?;
-    Ok(PointSpan {
-        source: at.source.clone(),
-        timeline: at.timeline,
-        from: earliest.0,
-        // Without a commit in what was read, the newest base is what is known to come back.
-        to: newest.map_or(latest, |newest| newest.max(earliest.0)),
-        from_lsn: earliest.1,
-        to_lsn: run.1,
-        points: bases.iter().map(|base| base.point.clone()).collect(),
-        bytes: ByteCount(logged.chain(stored).fold(0, u64::saturating_add)),
-        lag_s: 0.0,
-        proof: proof.cloned().unwrap_or_default(),
-    })
-}
-
-/// Returns the newest proof of each base that verifies.
-fn proofs(
-    reader: &Reader,
-    source: &SourceName,
-) -> Result<BTreeMap<PointId, ProofStatus>, RepositoryError> {
-    let mut found = BTreeMap::new();
-    for signed in reader.proofs(source)? {
-        let Ok(proof) = Proof::verify(&signed, reader.key()) else {
-            continue;
-        };
-        let report = proof.report();
-        let status = ProofStatus {
-            state: ProofState::Verified,
-            at: Some(report.drilled_at),
-            rto_s: Some(report.rto.as_secs_f64()),
-        };
-        found.insert(report.point.clone(), status);
+    fn point(&self, summary: &PointSummary, at: Timestamp) -> PointShown {
+        PointShown {
+            point: summary.point.clone(),
+            at,
+            lsn: summary.postgres.as_ref().map(|postgres| postgres.stop_lsn),
+            age_s: self.age(at),
+            bytes: summary.bytes,
+            stored: summary.stored,
+            is_whole: summary.parent.is_none(),
+            proof: self.proofs.of(self.source, &summary.point),
+        }
     }
-    Ok(found)
+
+    fn age(&self, at: Timestamp) -> f64 {
+        self.now.since(at).as_secs_f64()
+    }
+
+    /// Compares the end of a span with what the source has written, as far as that is known.
+    fn lag(&self, span: &Span) -> Lag {
+        let unknown = |why: &str| Lag {
+            against: LagAgainst::Unknown,
+            bytes: None,
+            seconds: None,
+            why: Some(why.to_owned()),
+        };
+        let sources = &self.running.sources;
+        let Some(status) = sources.iter().find(|one| one.source == *self.source) else {
+            return unknown("no vault runs that could ask the source");
+        };
+        let base = span.bases.last();
+        let is_it = base.map(|base| base.system_identifier) == status.system_identifier
+            && span.timeline == status.timeline;
+        if !is_it || status.flushed.0 == 0 {
+            return unknown("the vault has not heard of this cluster and timeline since it began");
+        }
+        // What the vault had when it was asked may have grown until the repository was read.
+        let written = status.flushed.0.saturating_add(status.lag.0);
+        let bytes = ByteCount(written.saturating_sub(span.to.0));
+        let is_live = status.state == CaptureState::Streaming;
+        let seconds = match bytes.0 {
+            0 if is_live => 0.0,
+            _ => status.lag_s,
+        };
+        Lag {
+            against: match is_live {
+                true => LagAgainst::Source,
+                false => LagAgainst::LastHeard,
+            },
+            bytes: Some(bytes),
+            seconds: Some(seconds),
+            why: status
+                .trouble
+                .as_ref()
+                .map(|trouble| format!("{} {}", trouble.code, trouble.what)),
+        }
+    }
 }

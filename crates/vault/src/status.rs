@@ -119,28 +119,3 @@ pub struct ProofStatus {
     /// Seconds from the start of the restore to the first committed write.
     pub rto_s: Option<f64>,
 }
-
-/// One continuous span of positions that can be brought back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PointSpan {
-    /// Which source.
-    pub source: SourceName,
-    /// The timeline of its end.
-    pub timeline: u32,
-    /// The earliest time it brings back.
-    pub from: Timestamp,
-    /// The newest commit it brings back.
-    pub to: Timestamp,
-    /// The earliest position it brings back.
-    pub from_lsn: Lsn,
-    /// The end of its log.
-    pub to_lsn: Lsn,
-    /// The bases in it, oldest first.
-    pub points: Vec<PointId>,
-    /// What it occupies in the repository.
-    pub bytes: ByteCount,
-    /// Age of its end in seconds when it is the current span; how far behind when the vault runs.
-    pub lag_s: f64,
-    /// Whether it is proven.
-    pub proof: ProofStatus,
-}

@@ -1,32 +1,40 @@
 //! `holdfast point list`: what can be brought back.
 
+mod show;
+
 use clap::Subcommand;
 use holdfast_core::{SourceName, Untrusted};
-use holdfast_vault::PointSpan;
+use holdfast_vault::{DirectoryStatus, PointSpan, Running};
+use serde_json::Value;
 
 use crate::cli::Shared;
+use crate::cmd::{block_on, read};
 use crate::config::Config;
 use crate::report::{Done, Output, table};
-use crate::wiring::{now, vault};
+use crate::wiring::vault::Standing;
+use crate::wiring::{Half, now, vault};
 
 /// What can be brought back.
 #[derive(Debug, Subcommand)]
 pub enum Point {
-    /// One line for each continuous span of restore points
+    /// The spans of positions that can be brought back, what is missing between them, and the points
     List {
         /// Only this source.
         source: Option<String>,
         /// The points that somebody named with pg_create_restore_point instead.
         #[arg(long)]
         names: bool,
+        /// Every restore point, not only the newest ten of each source.
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
     },
 }
 
 impl Point {
-    /// Reads the repository; the vault need not run.
+    /// Reads the repository; a vault that runs is asked how far the source is.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
         let config = shared.config()?;
-        let Self::List { source, names } = self;
+        let Self::List { source, names, all } = self;
         let source = match &source {
             Some(source) => Some(config.source(source)?.name.clone()),
             None => None,
@@ -34,29 +42,32 @@ impl Point {
         if names {
             return list_names(&config, source.as_ref(), output);
         }
-        let mut spans: Vec<PointSpan> = holdfast_vault::points(&vault::place(&config)?, now())?;
+        let running = running(&config);
+        let place = vault::place(&config)?;
+        let mut spans: Vec<PointSpan> = holdfast_vault::points(&place, &running, now())?;
         spans.retain(|span| source.as_ref().is_none_or(|name| span.source == *name));
-        output.result(&spans, || {
-            if spans.is_empty() {
-                return "nothing can be brought back yet; `holdfast source list` shows why"
-                    .to_owned();
-            }
-            let rows = spans.iter().map(|span| {
-                let proof = serde_json::json!(span.proof.state);
-                vec![
-                    span.source.to_string(),
-                    span.timeline.to_string(),
-                    span.from.to_string(),
-                    span.to.to_string(),
-                    format!("{:.1} s", span.lag_s),
-                    span.bytes.to_string(),
-                    proof.as_str().unwrap_or_default().to_owned(),
-                ]
-            });
-            let header = ["SOURCE", "TIMELINE", "FROM", "TO", "LAG", "STORED", "PROOF"];
-            table(&header, &rows.collect::<Vec<_>>())
-        });
+        let shown = if all { usize::MAX } else { show::NEWEST };
+        output.result(&spans, || show::text(&spans, shown));
         Ok(())
+    }
+}
+
+/// Asks the vault how the sources stand; one that does not run, or not well, is not needed.
+fn running(config: &Config) -> Running {
+    let client = Half::Vault.client(config);
+    let asked = block_on(async {
+        let sources: Vec<Standing> = read(client.ask("vault.status", Value::Null).await?)?;
+        let directories = client.ask("vault.directories", Value::Null).await?;
+        let directories: Vec<DirectoryStatus> = read(directories)?;
+        Ok((sources, directories))
+    });
+    let (sources, directories) = asked.unwrap_or_default();
+    Running {
+        sources: sources
+            .into_iter()
+            .map(|standing| standing.status)
+            .collect(),
+        directories,
     }
 }
 

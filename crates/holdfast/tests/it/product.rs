@@ -167,6 +167,13 @@ async fn one_story(installation: &Installation) {
     bring_back(&protected, &action).await;
     let spans = desk.run(&["point", "list", "--json"]).done().json();
     assert_eq!(spans[0]["proof"]["state"], "verified", "{spans}");
+    assert_eq!(spans[0]["lag"]["against"], "source", "{spans}");
+    assert!(
+        spans[0]["lag_s"].is_number() && spans[0]["timeline"].is_number(),
+        "{spans}"
+    );
+    let text = desk.run(&["point", "list", "prod"]).done().stdout;
+    assert!(text.contains("verified by the drill of"), "{text}");
 
     freeze_and_revoke(desk, &agent, &ticket).await;
     desk.run(&["ledger", "verify"]).done();

@@ -14,8 +14,9 @@ use holdfast_store::key;
 use holdfast_store::ledger::Ledger;
 use holdfast_testing::dirs::TestDir;
 use holdfast_vault::{
-    DirectoryConfig, DirectoryRequest, DrillConfig, Place, PostgresConfig, ProgressFn,
-    RestoreTarget, RestoredDirectory, Vault, VaultConfig, restore_directory, system_clock,
+    DirectoryConfig, DirectoryRequest, DrillConfig, LagAgainst, Place, PostgresConfig, ProgressFn,
+    ProofState, RestoreTarget, RestoredDirectory, Running, SpanKind, Vault, VaultConfig, points,
+    restore_directory, system_clock,
 };
 
 use crate::capture::scene::Scene;
@@ -158,6 +159,27 @@ async fn a_directory_comes_back_with_links_holes_owners_times_and_attributes() {
     let report = vault.drill(&name).await.unwrap();
     assert!(report.passed(), "{report:#?}");
     assert!(vault.way_back(&name, system_clock()()).is_ok());
+    let running = Running {
+        sources: Vec::new(),
+        directories: vault.directories(),
+    };
+    let spans = points(&kept.scene.place(), &running, system_clock()()).unwrap();
+    let [span] = spans.as_slice() else {
+        panic!("{spans:#?}");
+    };
+    assert_eq!(
+        (span.kind, span.from, &span.log),
+        (SpanKind::Moments, span.to, &None)
+    );
+    assert_eq!((span.from, span.restored), (restored.at, status.bytes));
+    assert_eq!(
+        (&span.points[0].point, span.proof.state),
+        (&restored.point, ProofState::Verified)
+    );
+    assert_eq!(
+        (span.lag.as_ref().unwrap().against, span.lag_s),
+        (LagAgainst::Unknown, None)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,9 +13,9 @@ use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::signals;
 use holdfast_vault::{
-    AckAt, AckMode, Assertion, DrillConfig, Place, PointsConfig, PostgresConfig, ProofState,
-    RestoreRequest, RestoreTarget, SourceConfig, Start, Vault, VaultConfig, drills, restore,
-    system_clock,
+    AckAt, AckMode, Assertion, DrillConfig, LagAgainst, Place, PointsConfig, PostgresConfig,
+    ProofState, RestoreRequest, RestoreTarget, Running, SourceConfig, Start, Vault, VaultConfig,
+    drills, points, restore, system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -245,6 +245,23 @@ async fn a_drill_restores_writes_checks_and_is_remembered() {
         assert_eq!(answer.proof.report(), &report);
         assert_eq!(scene.kinds(), ["drill.passed", "drill.passed"]);
         assert_eq!(scene.drills().last(), Some(&report));
+        let running = Running {
+            sources: scene.vault.status(),
+            directories: Vec::new(),
+        };
+        let kept = place(scene.folder.path(), &installation);
+        let span = points(&kept, &running, report.drilled_at)
+            .unwrap()
+            .remove(0);
+        assert_eq!(span.lag.unwrap().against, LagAgainst::Source);
+        let shown = span.points.iter().find(|one| one.point == report.point);
+        let proof = &shown.unwrap().proof;
+        assert_eq!(
+            (proof.state, proof.at),
+            (ProofState::Verified, Some(report.drilled_at))
+        );
+        assert_eq!((proof.reached, proof.drills), (Some(report.reached), 2));
+        assert_eq!((&span.proof, &proof.why), (proof, &None));
         // A vault that starts anew knows it, from the repository alone if it must.
         let (source, folder) = scene.end().await;
         let again = open(&source, folder.path(), Vec::new());
@@ -322,6 +339,19 @@ async fn a_page_that_rotted_in_the_source_fails_the_drill() {
         let (pages, detail) = outcome(&report, "page checksums");
         assert_eq!(pages, CheckOutcome::Failed);
         assert!(detail.contains("page 3 of base/"), "{detail}");
+        let kept = place(scene.folder.path(), &installation);
+        let span = points(&kept, &Running::default(), report.drilled_at)
+            .unwrap()
+            .remove(0);
+        assert_eq!(
+            (span.proof.state, span.proof.at),
+            (ProofState::Failed, Some(report.drilled_at))
+        );
+        let why = span.proof.why.unwrap();
+        assert!(
+            why.contains("tables can be read") && why.contains("page 3"),
+            "{why}"
+        );
     }
 }
 

@@ -15,6 +15,8 @@ mod golden_v2;
 #[cfg(test)]
 mod kept;
 #[cfg(test)]
+mod points;
+#[cfg(test)]
 mod repository;
 #[cfg(test)]
 mod restore;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 use holdfast_core::{Coded, Lsn, PointId, Timestamp};
 use holdfast_vault::{
-    EngineStart, Place, PointEnd, PointStart, PostgresConfig, PostgresStart, Reader, Repository,
-    RestoreError, RestoreRequest, RestoreTarget, Start, WalPlace, points, restore, system_clock,
+    EngineStart, LagAgainst, Place, PointEnd, PointStart, PostgresConfig, PostgresStart, Reader,
+    Repository, RestoreError, RestoreRequest, RestoreTarget, Running, Start, WalPlace, points,
+    restore, system_clock,
 };
 use tempfile::TempDir;
 
@@ -359,12 +360,21 @@ fn spans_say_from_where_to_where_and_what_they_occupy() {
         vault_key: None,
         postgres: PostgresConfig::default(),
     };
-    let spans = points(&place, Timestamp(i64::MAX / 4)).unwrap();
+    let spans = points(&place, &Running::default(), Timestamp(i64::MAX / 4)).unwrap();
     let [span] = spans.as_slice() else {
         panic!("{spans:?}");
     };
-    assert_eq!((span.from_lsn, span.to_lsn), (STOP, Lsn(0x0020_000B)));
-    assert_eq!(span.points, [point]);
+    let log = span.log.as_ref().unwrap();
+    assert_eq!((log.from_lsn, log.to_lsn), (STOP, Lsn(0x0020_000B)));
+    let [shown] = span.points.as_slice() else {
+        panic!("{span:?}");
+    };
+    assert_eq!((&shown.point, shown.bytes), (&point, span.restored));
+    let lag = span.lag.as_ref().unwrap();
+    assert_eq!(
+        (lag.against, lag.bytes, span.lag_s),
+        (LagAgainst::Unknown, None, None)
+    );
     let bundles = objects(&folder.path().join("repository")).into_iter();
     let sizes = bundles
         .filter(|path| !path.ends_with("manifest.zst.age"))

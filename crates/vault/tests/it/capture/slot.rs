@@ -4,7 +4,7 @@ use std::process::Command;
 
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
-use holdfast_vault::{CaptureState, RestoreTarget, points};
+use holdfast_vault::{CaptureState, RestoreTarget, Running, points};
 use tokio_postgres::Client;
 
 use super::scene::{Scene, flushed, now};
@@ -94,12 +94,15 @@ async fn an_invalidated_slot_is_healed_and_older_points_stay() {
         assert_eq!(lost[0].draft.body["why"], "invalidated");
         assert_eq!(scene.entries("source.log_missing").len(), 1);
 
-        let spans = points(&scene.place(), now()).unwrap();
+        let spans = points(&scene.place(), &Running::default(), now()).unwrap();
         assert_eq!(spans.len(), 2, "{spans:#?}");
-        assert!(spans[0].to_lsn >= before.shipped && spans[0].to_lsn < spans[1].from_lsn);
-        assert!(spans[1].to_lsn >= end);
+        let logs: Vec<_> = spans.iter().map(|span| span.log.clone().unwrap()).collect();
+        assert!(logs[0].to_lsn >= before.shipped && logs[0].to_lsn < logs[1].from_lsn);
+        assert!(logs[1].to_lsn >= end);
+        let hole = logs[0].hole.as_ref().unwrap();
+        assert!(hole.from_lsn == logs[0].to_lsn && hole.to_lsn <= logs[1].from_lsn);
         let old = scene
-            .restore_to(RestoreTarget::Lsn(spans[0].from_lsn), &server)
+            .restore_to(RestoreTarget::Lsn(logs[0].from_lsn), &server)
             .await;
         assert_eq!(old.ask("SELECT string_agg(n::text, ',') FROM t").await, "7");
         let new = scene.restore(&scene.state(), &server).await;
