@@ -70,3 +70,12 @@ pub const S3_VERSIONS_KNOWN: usize = 64 * 1024;
 
 /// Pages of a list that are read before it is given up: a hundred million versions.
 pub const S3_PAGES: u32 = 100_000;
+
+/// How long the object of a probe is locked: longer than the probe takes, and it cannot be removed before.
+pub const PROBE_LOCK: Duration = Duration::from_secs(600);
+
+/// How much longer it is locked when lengthening is tried.
+pub const PROBE_LONGER: Duration = Duration::from_secs(120);
+
+/// How long the object that is to be deleted is locked, where the bucket locks everything.
+pub const PROBE_SHORT: Duration = Duration::from_secs(4);

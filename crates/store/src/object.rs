@@ -9,6 +9,7 @@ mod immutable;
 mod key;
 mod location;
 mod marker;
+pub mod probe;
 pub mod s3;
 
 use std::io;

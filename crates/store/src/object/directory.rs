@@ -21,6 +21,8 @@ use super::{
 const LOCK: &str = "holdfast-repository.lock";
 /// Where objects are written before they have their name. A dot keeps it out of the key space.
 const STAGING: &str = ".staging";
+/// What the name of a probe's folder begins with.
+pub(super) const PROBE: &str = ".probe-";
 
 /// A repository in a directory.
 #[derive(Debug)]
@@ -60,7 +62,8 @@ impl DirectoryStore {
                 .file_name()
                 .to_string_lossy()
                 .into_owned();
-            if name != STAGING && name != LOCK && name != "lost+found" {
+            let is_ours = name == STAGING || name == LOCK || name.starts_with(PROBE);
+            if !is_ours && name != "lost+found" {
                 return Err(ObjectError::NotARepository {
                     place: root.display().to_string(),
                     found: name,
@@ -105,7 +108,8 @@ impl DirectoryStore {
         &self.root
     }
 
-    fn at(root: &Path, marker: Marker) -> Self {
+    /// Takes a directory for a repository, whatever is there.
+    pub(super) fn at(root: &Path, marker: Marker) -> Self {
         Self {
             root: root.to_owned(),
             marker,

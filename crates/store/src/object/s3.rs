@@ -8,8 +8,8 @@ mod client;
 mod error;
 mod location;
 mod sign;
-mod versions;
-mod xml;
+pub(super) mod versions;
+pub(super) mod xml;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -239,18 +239,12 @@ impl S3Store {
 
     /// Names the version that the storage says it stored, if that is the oldest of its name.
     fn stored_as(&self, name: &str, body: &[u8], answer: &Answer) -> Result<Stored, S3Error> {
-        let id = answer.header("x-amz-version-id").unwrap_or("null");
-        if id == "null" {
+        let Some(version) = version_of(answer, body) else {
             return Err(S3Error::NotLocked {
                 place: self.client.place(),
                 key: name.to_owned(),
                 why: "the bucket keeps no versions".to_owned(),
             });
-        }
-        let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
-        let version = Version {
-            id: id.to_owned(),
-            bytes,
         };
         if self.sees_doubles_itself() {
             return Ok(Stored::As(version));
@@ -445,6 +439,15 @@ impl ObjectStore for S3Store {
     fn promise(&self) -> Promise {
         self.client.location().promise.clone()
     }
+}
+
+/// Names the version that the storage says it stored; nothing where the bucket keeps none.
+pub(super) fn version_of(answer: &Answer, body: &[u8]) -> Option<Version> {
+    let id = answer.header("x-amz-version-id")?;
+    (id != "null").then(|| Version {
+        id: id.to_owned(),
+        bytes: u64::try_from(body.len()).unwrap_or(u64::MAX),
+    })
 }
 
 /// Returns all versions of a name, newest first.

@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod s3;

@@ -231,10 +231,8 @@ fn a_list_goes_on_after_a_thousand_versions() {
     );
 }
 
-#[test]
-fn the_least_policy_is_enough_and_permits_no_delete() {
-    let storage = ObjectStorage::shared().unwrap();
-    let bucket = storage.bucket().unwrap();
+/// Gives the guest the rights that the vault needs, and no others.
+pub fn least_policy(storage: &ObjectStorage, bucket: &str) {
     let policy = format!(
         r#"{{"Version":"2012-10-17","Statement":[
         {{"Effect":"Allow","Principal":{{"AWS":["{guest}"]}},
@@ -254,6 +252,13 @@ fn the_least_policy_is_enough_and_permits_no_delete() {
     };
     let put = storage.ask(&put).unwrap();
     assert!(put.status < 300, "{put:?}");
+}
+
+#[test]
+fn the_least_policy_is_enough_and_permits_no_delete() {
+    let storage = ObjectStorage::shared().unwrap();
+    let bucket = storage.bucket().unwrap();
+    least_policy(&storage, &bucket);
     let mut place = location(storage.address(), &bucket);
     place.credentials = CredentialSource::new(|| Ok(credentials(ObjectStorage::GUEST)));
     check(&Location::S3(Box::new(place)));

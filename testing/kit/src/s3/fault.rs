@@ -25,6 +25,8 @@ pub enum Fault {
     CutBefore,
     /// It is performed; the answer comes one byte at a time, with this pause between two.
     Drip(Duration),
+    /// It is performed and answered.
+    None,
     /// It is performed; nothing is ever answered.
     Silence,
     /// It is performed; only this many bytes of the body are answered, under the full length.
@@ -93,6 +95,11 @@ impl S3Proxy {
     pub fn on(&self, wanted: &str, fault: Fault, times: u32) {
         let due = (wanted.to_owned(), fault, times);
         self.shared.lock().due.push(due);
+    }
+
+    /// Lets the next `times` requests whose first line contains `wanted` pass, before what is due later.
+    pub fn pass(&self, wanted: &str, times: u32) {
+        self.on(wanted, Fault::None, times);
     }
 
     /// Forgets all faults that are still due.
