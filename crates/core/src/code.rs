@@ -118,6 +118,7 @@ codes! {
 
     // store: object storage
     ZI260 "an object was stored without its lock",
+    ZI261 "the place of the repository permits what it must refuse",
     ZL260 "the object storage refused the credentials",
     ZL261 "the object storage does not permit it",
     ZS260 "the object storage cannot be reached or does not answer",

@@ -13,6 +13,7 @@ pub mod replay;
 pub mod restore;
 pub mod scan;
 pub mod source;
+pub mod target;
 pub mod up;
 
 use std::future::Future;

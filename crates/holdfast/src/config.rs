@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_core::{Code, Coded, Resource, Secret, SourceName, Untrusted};
 use holdfast_store::object::Location;
-use holdfast_store::object::s3::Addressing;
+use holdfast_store::object::s3::{Addressing, CredentialSource};
 use serde::Deserialize;
 
 /// The file that `holdfast init` writes.
@@ -288,6 +288,10 @@ pub struct ObjectStorageConfig {
     pub secret_access_key: Option<SecretRef>,
     /// What temporary keys carry as well.
     pub session_token: Option<SecretRef>,
+    /// The name of a key that may delete; `vault check-target` alone tries it.
+    pub probe_access_key_id: Option<SecretRef>,
+    /// That key.
+    pub probe_secret_access_key: Option<SecretRef>,
     /// How the bucket is named in requests: `path` or `virtual-host`.
     pub addressing: Addressing,
     /// Seconds that a new object is locked.
@@ -329,6 +333,8 @@ pub struct Config {
     pub sources: Vec<SourceConfig>,
     /// Where the repository is.
     pub location: Location,
+    /// A key that may delete from it, for the probe alone.
+    pub probe: Option<CredentialSource>,
 }
 
 impl Config {
@@ -396,6 +402,7 @@ impl Config {
                 .unwrap_or_else(|| PathBuf::from("holdfast-state")),
         );
         let location = locate(&raw.vault, base, &state_dir).map_err(malformed)?;
+        let probe = storage::probe(&raw.vault.object_storage, base).map_err(malformed)?;
         Ok(Self {
             file: file.to_owned(),
             base: base.to_owned(),
@@ -403,6 +410,7 @@ impl Config {
             guard: raw.guard,
             vault: raw.vault,
             location,
+            probe,
             sources: raw.source,
         })
     }
@@ -490,6 +498,10 @@ mod tests {
             ),
             (&format!("{keys}lock_s = 0"), "would not be locked"),
             (&format!("{keys}lock = 1"), "unknown field"),
+            (
+                &format!("{keys}probe_access_key_id = \"env:P\""),
+                "probe_secret_access_key` is missing",
+            ),
         ] {
             let error = with(more).unwrap_err().to_string();
             assert!(error.contains(why), "{more}: {error}");

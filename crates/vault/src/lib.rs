@@ -24,6 +24,7 @@ pub mod source;
 pub mod spool;
 mod standing;
 pub mod status;
+pub mod target;
 pub mod vault;
 pub mod watch;
 
@@ -56,5 +57,6 @@ pub use spool::SpoolError;
 pub use status::{
     CaptureState, PointReading, ProofState, ProofStatus, ReadingWay, SourceStatus, Trouble,
 };
+pub use target::{TargetError, check_target};
 pub use vault::{Vault, VaultError};
 pub use watch::{Destroyed, LogWatch, Seen, WatchError};

@@ -223,3 +223,9 @@ pub const SURVEY_OVERLAP_BYTES: usize = 17 << 20;
 pub const NEAREST_NAMES: usize = 5;
 /// The largest memory of named points that is read, in bytes; a larger one counts for nothing.
 pub const NAMES_MEMORY_BYTES: u64 = 64 << 20;
+
+/// How long it is believed that a bucket refuses deletes after a key that may delete was refused.
+pub const TARGET_PROVEN_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How long nothing is tried again after that, however often the vault is started.
+pub const TARGET_AGAIN: Duration = Duration::from_secs(24 * 3600);

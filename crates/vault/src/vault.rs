@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{
-    Code, Coded, DrillReport, ErrorChain, NoWayBack, PointId, Proof, SourceName, Timestamp,
-    WayBack, WayBackAnswer,
+    Code, Coded, DrillReport, ErrorChain, NoWayBack, PointId, Principal, Proof, SourceName,
+    Timestamp, WayBack, WayBackAnswer, ledger::Draft,
 };
-use holdfast_store::ledger::Ledger;
+use holdfast_store::ledger::{Ledger, LedgerError};
+use holdfast_store::object::{Location, Promise};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Budget, Capture, ChangeLog};
@@ -25,6 +26,7 @@ use crate::restore::Place;
 use crate::spool::{Spool, SpoolError};
 use crate::standing::{Standing, Standings};
 use crate::status::SourceStatus;
+use crate::target::{self, TargetError};
 
 /// The running vault; clones share it.
 #[derive(Clone)]
@@ -38,6 +40,7 @@ struct Shared {
     key: SigningKey,
     clock: Clock,
     repository: Repository,
+    promise: Promise,
     standings: Standings,
     directories: BTreeMap<SourceName, Arc<DirectoryStanding>>,
     budget: Budget,
@@ -61,6 +64,9 @@ pub enum VaultError {
     /// The repository cannot be used.
     #[error("cannot open the repository")]
     Repository(#[from] RepositoryError),
+    /// The ledger cannot be written.
+    #[error("cannot record what the repository's place promises")]
+    Ledger(#[from] LedgerError),
     /// The spool cannot be used.
     #[error("cannot open the spool")]
     Spool(#[from] SpoolError),
@@ -72,6 +78,9 @@ pub enum VaultError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nothing can be said of the place of the repository.
+    #[error(transparent)]
+    Target(#[from] TargetError),
 }
 
 impl Coded for VaultError {
@@ -79,8 +88,10 @@ impl Coded for VaultError {
         match self {
             Self::Recall { code, .. } => *code,
             Self::Repository(error) => error.code(),
+            Self::Ledger(error) => error.code(),
             Self::Spool(error) => error.code(),
             Self::State { .. } => Code::ZS304,
+            Self::Target(error) => error.code(),
         }
     }
 
@@ -90,7 +101,9 @@ impl Coded for VaultError {
                 Some("nothing was changed; check the state directory and the repository".to_owned())
             }
             Self::Repository(error) => error.hint(),
+            Self::Ledger(error) => error.hint(),
             Self::Spool(error) => error.hint(),
+            Self::Target(error) => error.hint(),
             Self::State { .. } => Some("check who owns it; nothing was captured".to_owned()),
         }
     }
@@ -102,7 +115,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] when the repository or the state directory cannot be used.
     pub fn open(
-        config: VaultConfig,
+        mut config: VaultConfig,
         ledger: Ledger,
         key: SigningKey,
         clock: Clock,
@@ -113,6 +126,8 @@ impl Vault {
                 source,
             }
         })?;
+        let promise = target::settle(&mut config.repository, &config.state, clock())?;
+        record_promise(&ledger, &config.repository, &promise, clock())?;
         let repository = Repository::open_writer(&config.repository, key.clone(), clock.clone())?;
         let standings = config
             .sources
@@ -134,6 +149,7 @@ impl Vault {
                 key,
                 clock,
                 repository,
+                promise,
                 standings,
                 directories,
                 budget: Budget::new(),
@@ -271,6 +287,11 @@ impl Vault {
         })
     }
 
+    /// Tells what may be said of what is kept, as it was when the vault was opened.
+    pub fn promise(&self) -> &Promise {
+        &self.shared.promise
+    }
+
     /// Tells how every source stands, from memory.
     pub fn status(&self) -> Vec<SourceStatus> {
         self.shared
@@ -375,6 +396,32 @@ fn due(
         return None;
     }
     Some(point)
+}
+
+/// Writes down what was promised, so that it can be told later what was relied on.
+fn record_promise(
+    ledger: &Ledger,
+    location: &Location,
+    promise: &Promise,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
+    let draft = Draft::new("repository.promised", Principal::service("vault"), now)
+        .with("place", location.place());
+    let draft = match promise {
+        Promise::Advisory { why } => {
+            match location {
+                Location::Directory(_) => tracing::info!(why, "the repository is advisory"),
+                Location::S3(_) => tracing::warn!(why, "the repository is advisory"),
+            }
+            draft.with("promise", "advisory").with("why", why.as_str())
+        }
+        Promise::Compliance => {
+            tracing::info!(repository = %location, "the repository is immutable");
+            draft.with("promise", "compliance")
+        }
+    };
+    ledger.append(draft)?;
+    Ok(())
 }
 
 impl WayBack for Vault {

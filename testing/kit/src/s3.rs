@@ -4,10 +4,12 @@
 //! starts it, and a watcher ends it together with the test runner, however that ends. What a test does
 //! there is kept apart by buckets of its own.
 
+mod bucket;
 mod fault;
 mod raw;
 mod storage;
 
+pub use bucket::StoredVersion;
 pub use fault::{Fault, S3Proxy};
 pub use raw::{Ask, Reply};
 pub use storage::ObjectStorage;

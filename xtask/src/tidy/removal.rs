@@ -62,6 +62,10 @@ const LISTED: &[(&str, &str)] = &[
         "objects: the trait that retention alone is given",
     ),
     (
+        "crates/store/src/object/probe/directory.rs",
+        "the folder that the probe has just made for itself, with the object that it tries",
+    ),
+    (
         "crates/vault/src/drill/folder.rs",
         "the one folder that the drill made, known by name, device and inode",
     ),

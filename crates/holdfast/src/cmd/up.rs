@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use holdfast_core::WayBack;
 use holdfast_guard::decide::NoVault;
+use holdfast_store::object::Promise;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ pub enum GuardCommand {
 /// The vault on its own.
 #[derive(Debug, Subcommand)]
 pub enum VaultCommand {
+    /// Try what the repository's place refuses, which decides what may be promised
+    CheckTarget,
     /// Capture, keep and drill, until SIGINT or SIGTERM
     Run,
     /// How each source stands
@@ -52,7 +55,12 @@ impl Up {
                     return Err(failure);
                 }
             };
-            announce(&config, Some(guard.addresses), true, output);
+            announce(
+                &config,
+                Some(guard.addresses),
+                Some(vault.vault.promise()),
+                output,
+            );
             guard.ended().await;
             vault.ended().await
         })
@@ -67,7 +75,7 @@ impl GuardCommand {
         block_on(async {
             let stop = stop_on_signal()?;
             let guard = guard::start(&config, remote(&config), stop).await?;
-            announce(&config, Some(guard.addresses), false, output);
+            announce(&config, Some(guard.addresses), None, output);
             guard.ended().await;
             Ok(())
         })
@@ -79,10 +87,11 @@ impl VaultCommand {
     pub fn run(self, shared: &Shared, output: Output) -> Done {
         let config = shared.config()?;
         match self {
+            Self::CheckTarget => crate::cmd::target::run(&config, output),
             Self::Run => block_on(async {
                 let stop = stop_on_signal()?;
                 let vault = vault::start(&config, stop).await?;
-                announce(&config, None, true, output);
+                announce(&config, None, Some(vault.vault.promise()), output);
                 vault.ended().await
             }),
             Self::Status => crate::cmd::source::list(&config, output),
@@ -129,17 +138,28 @@ fn stop_on_signal() -> Result<CancellationToken, Failure> {
     Ok(stop)
 }
 
-fn announce(config: &Config, doors: Option<guard::Addresses>, captures: bool, output: Output) {
+fn announce(
+    config: &Config,
+    doors: Option<guard::Addresses>,
+    promise: Option<&Promise>,
+    output: Output,
+) {
     let sources: Vec<String> = config.sources.iter().map(|s| s.name.to_string()).collect();
-    let value = json!({"doors": doors, "sources": sources, "state": config.state_dir});
+    let value = json!({
+        "doors": doors, "sources": sources, "state": config.state_dir, "repository": promise,
+    });
     output.result(&value, || {
         let mut text = String::new();
         if let Some(doors) = doors {
             text.push_str(&format!("PostgreSQL door  {}\n", doors.pg));
             text.push_str(&format!("HTTP door        {}\n", doors.http));
         }
-        if captures {
-            text.push_str(&format!("repository       {}\n", config.repository()));
+        if let Some(promise) = promise {
+            let label = crate::cmd::target::label(promise);
+            text.push_str(&format!(
+                "repository       {}: {label}\n",
+                config.repository()
+            ));
         }
         let sources = match sources.is_empty() {
             true => "none yet: `holdfast source add`".to_owned(),

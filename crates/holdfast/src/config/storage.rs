@@ -58,17 +58,45 @@ pub(super) fn location(
     })))
 }
 
-/// The references are kept, so that what was renewed behind them is found.
 fn credentials(storage: &ObjectStorageConfig, base: &Path) -> Result<CredentialSource, String> {
-    let needed = |reference: &Option<SecretRef>, key: &str| {
-        let missing = || format!("`vault.object_storage.{key}` is missing");
-        reference.clone().ok_or_else(missing)
-    };
-    let id = needed(&storage.access_key_id, "access_key_id")?;
-    let secret = needed(&storage.secret_access_key, "secret_access_key")?;
-    let token = storage.session_token.clone();
+    let id = needed(storage.access_key_id.as_ref(), "access_key_id")?;
+    let secret = needed(storage.secret_access_key.as_ref(), "secret_access_key")?;
+    Ok(source((id, secret), storage.session_token.clone(), base))
+}
+
+/// Returns the key that the probe may try beside the vault's own, if one is named.
+///
+/// # Errors
+/// When only a part of it is named.
+pub(super) fn probe(
+    storage: &ObjectStorageConfig,
+    base: &Path,
+) -> Result<Option<CredentialSource>, String> {
+    let (id, secret) = (
+        storage.probe_access_key_id.as_ref(),
+        storage.probe_secret_access_key.as_ref(),
+    );
+    if id.is_none() && secret.is_none() {
+        return Ok(None);
+    }
+    let id = needed(id, "probe_access_key_id")?;
+    let secret = needed(secret, "probe_secret_access_key")?;
+    Ok(Some(source((id, secret), None, base)))
+}
+
+fn needed(reference: Option<&SecretRef>, key: &str) -> Result<SecretRef, String> {
+    let missing = || format!("`vault.object_storage.{key}` is missing");
+    reference.cloned().ok_or_else(missing)
+}
+
+/// The references are kept, so that what was renewed behind them is found.
+fn source(
+    (id, secret): (SecretRef, SecretRef),
+    token: Option<SecretRef>,
+    base: &Path,
+) -> CredentialSource {
     let base = base.to_owned();
-    Ok(CredentialSource::new(move || {
+    CredentialSource::new(move || {
         let read = |reference: &SecretRef, what: &str| {
             let read = reference.read(what, &base);
             read.map_err(|error| error.to_string())
@@ -81,7 +109,7 @@ fn credentials(storage: &ObjectStorageConfig, base: &Path) -> Result<CredentialS
                 None => None,
             },
         })
-    }))
+    })
 }
 
 /// The defaults of the table.
@@ -93,6 +121,8 @@ impl Default for ObjectStorageConfig {
             access_key_id: None,
             secret_access_key: None,
             session_token: None,
+            probe_access_key_id: None,
+            probe_secret_access_key: None,
             addressing: Addressing::Path,
             lock_s: 30 * 24 * 3600,
             plain_http: false,

@@ -10,6 +10,8 @@
     reason = "a test"
 )]
 
+#[cfg(target_os = "linux")]
+mod bucket;
 mod cli;
 mod desk;
 mod product;

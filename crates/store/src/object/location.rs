@@ -57,6 +57,14 @@ impl Location {
         }
     }
 
+    /// Returns what tells this place from every other, for people too.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Directory(path) => path.display().to_string(),
+            Self::S3(location) => location.place(),
+        }
+    }
+
     /// Returns the directory, when it is one of this machine.
     pub fn directory(&self) -> Option<&Path> {
         match self {

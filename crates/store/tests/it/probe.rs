@@ -10,7 +10,7 @@ use holdfast_store::object::s3::{CredentialSource, S3Location};
 use holdfast_store::object::{Location, Promise};
 use holdfast_testing::s3::{Ask, Fault, ObjectStorage, S3Proxy};
 
-use crate::s3::{credentials, least_policy, location};
+use crate::s3::{credentials, location};
 
 fn try_it(place: &S3Location, strong: Option<&str>) -> TargetReport {
     let strong = strong.map(|id| {
@@ -73,11 +73,14 @@ fn a_bucket_is_called_immutable_after_a_key_that_may_delete_was_refused_everythi
 fn refusals_to_a_key_that_may_not_delete_anyway_prove_nothing() {
     let storage = ObjectStorage::shared().unwrap();
     let bucket = storage.bucket().unwrap();
-    least_policy(&storage, &bucket);
+    storage.grant_least(&bucket).unwrap();
     let mut place = location(storage.address(), &bucket);
     place.credentials = CredentialSource::new(|| Ok(credentials(ObjectStorage::GUEST)));
     let report = try_it(&place, None);
-    assert!(why(&report).contains("no key that may delete"), "{report:#?}");
+    assert!(
+        why(&report).contains("no key that may delete"),
+        "{report:#?}"
+    );
     assert_eq!(outcome(&report, "delete"), CheckOutcome::Passed);
     assert_eq!(
         outcome(&report, "delete what is not locked"),
@@ -168,22 +171,35 @@ fn a_directory_is_always_called_advisory_and_its_rights_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repository");
     let report = probe(&Location::Directory(root.clone()), None).unwrap();
-    assert!(why(&report).contains("who rules this machine"), "{report:#?}");
+    assert!(
+        why(&report).contains("who rules this machine"),
+        "{report:#?}"
+    );
     for name in ["create only", "read-only files"] {
         assert_eq!(outcome(&report, name), CheckOutcome::Passed, "{report:#?}");
     }
     assert_ne!(outcome(&report, "immutable flag"), CheckOutcome::Failed);
-    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0, "it left something");
+    assert_eq!(
+        std::fs::read_dir(&root).unwrap().count(),
+        0,
+        "it left something"
+    );
     if rustix::process::geteuid().is_root() {
         assert_eq!(outcome(&report, "separate owner"), CheckOutcome::NotRun);
     } else {
         std::fs::set_permissions(&root, PermissionsExt::from_mode(0o777)).unwrap();
         let report = probe(&Location::Directory(root), None).unwrap();
-        assert!(why(&report).contains("others than the vault"), "{report:#?}");
+        assert!(
+            why(&report).contains("others than the vault"),
+            "{report:#?}"
+        );
     }
     let open = folder.path().join("open");
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
     let report = probe(&Location::Directory(open.join("repository")), None).unwrap();
-    assert!(why(&report).contains("can move the repository away"), "{report:#?}");
+    assert!(
+        why(&report).contains("can move the repository away"),
+        "{report:#?}"
+    );
 }

@@ -231,34 +231,11 @@ fn a_list_goes_on_after_a_thousand_versions() {
     );
 }
 
-/// Gives the guest the rights that the vault needs, and no others.
-pub fn least_policy(storage: &ObjectStorage, bucket: &str) {
-    let policy = format!(
-        r#"{{"Version":"2012-10-17","Statement":[
-        {{"Effect":"Allow","Principal":{{"AWS":["{guest}"]}},
-          "Action":["s3:ListBucket","s3:ListBucketVersions"],"Resource":["arn:aws:s3:::{bucket}"]}},
-        {{"Effect":"Allow","Principal":{{"AWS":["{guest}"]}},
-          "Action":["s3:PutObject","s3:GetObject","s3:GetObjectVersion","s3:PutObjectRetention","s3:GetObjectRetention"],
-          "Resource":["arn:aws:s3:::{bucket}/*"]}}]}}"#,
-        guest = ObjectStorage::GUEST_ARN
-    );
-    let put = Ask {
-        key: ObjectStorage::OWNER,
-        method: "PUT",
-        path: &format!("/{bucket}"),
-        query: "policy=",
-        headers: &[],
-        body: policy.as_bytes(),
-    };
-    let put = storage.ask(&put).unwrap();
-    assert!(put.status < 300, "{put:?}");
-}
-
 #[test]
 fn the_least_policy_is_enough_and_permits_no_delete() {
     let storage = ObjectStorage::shared().unwrap();
     let bucket = storage.bucket().unwrap();
-    least_policy(&storage, &bucket);
+    storage.grant_least(&bucket).unwrap();
     let mut place = location(storage.address(), &bucket);
     place.credentials = CredentialSource::new(|| Ok(credentials(ObjectStorage::GUEST)));
     check(&Location::S3(Box::new(place)));

@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -17,8 +17,10 @@ pub struct Reply {
     pub status: u16,
     /// The head as text, in lower case.
     pub head: String,
-    /// The body, not decoded.
+    /// The body as text.
     pub body: String,
+    /// The body, not decoded.
+    pub bytes: Vec<u8>,
 }
 
 impl Reply {
@@ -47,6 +49,21 @@ pub struct Ask<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// The body.
     pub body: &'a [u8],
+}
+
+impl<'a> Ask<'a> {
+    /// Begins a request of the owner of all buckets.
+    #[must_use]
+    pub fn owner(method: &'a str, path: &'a str) -> Self {
+        Self {
+            key: ObjectStorage::OWNER,
+            method,
+            path,
+            query: "",
+            headers: &[],
+            body: b"",
+        }
+    }
 }
 
 impl ObjectStorage {
@@ -103,44 +120,17 @@ impl ObjectStorage {
         stream.write_all(ask.body).context("send the body")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).context("read the answer")?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        let at = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, bytes) = answer.split_at(at.context("no answer")?);
+        let (head, bytes) = (String::from_utf8_lossy(head).into_owned(), bytes.get(4..));
+        let bytes = bytes.unwrap_or_default().to_vec();
         let status = head.split(' ').nth(1).context("no status")?;
         Ok(Reply {
             status: status.parse().context("no status")?,
-            head: head.to_owned(),
-            body: body.to_owned(),
+            head,
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
         })
-    }
-
-    /// Makes a bucket with Object Lock, owned by [`ObjectStorage::OWNER`], and returns its name.
-    ///
-    /// # Errors
-    /// When the storage refuses.
-    pub fn bucket(&self) -> Result<String> {
-        self.make(&[("x-amz-bucket-object-lock-enabled", "true")])
-    }
-
-    /// Makes a bucket without versions and without locks.
-    ///
-    /// # Errors
-    /// When the storage refuses.
-    pub fn plain_bucket(&self) -> Result<String> {
-        self.make(&[])
-    }
-
-    fn make(&self, headers: &[(&str, &str)]) -> Result<String> {
-        let name = format!("test-{:016x}", rand::random::<u64>());
-        let made = self.ask(&Ask {
-            key: Self::OWNER,
-            method: "PUT",
-            path: &format!("/{name}"),
-            query: "",
-            headers,
-            body: b"",
-        })?;
-        ensure!(made.status == 200, "make a bucket: {made:?}");
-        Ok(name)
     }
 }
 
@@ -156,7 +146,15 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The time as `20130524T000000Z`, and its day.
 fn stamp() -> Result<(String, String)> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let (date, time) = moment(Duration::ZERO)?;
+    let date = date.replace('-', "");
+    Ok((format!("{date}T{}Z", time.replace(':', "")), date))
+}
+
+/// The date and the time of day, some time from now: `2013-05-24` and `00:00:00`.
+pub(super) fn moment(from_now: Duration) -> Result<(String, String)> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let now = now.saturating_add(from_now).as_secs();
     let (days, second) = (now / 86_400, now % 86_400);
     // Days to a date of the proleptic Gregorian calendar: eras of 400 years begin in March.
     let shifted = days + 719_468;
@@ -172,10 +170,9 @@ fn stamp() -> Result<(String, String)> {
         shifted_month - 9
     };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let date = format!("{year:04}{month:02}{day:02}");
     let (hour, minute) = (second / 3_600, second / 60 % 60);
     Ok((
-        format!("{date}T{hour:02}{minute:02}{:02}Z", second % 60),
-        date,
+        format!("{year:04}-{month:02}-{day:02}"),
+        format!("{hour:02}:{minute:02}:{:02}", second % 60),
     ))
 }

@@ -419,8 +419,10 @@ impl Trial {
                     true => "; it should not be able to, docs/storage.md has the least policy",
                     false => "",
                 };
-                self.findings
-                    .is(NAME, Ok(format!("{whose} can, so the lock refused it{least}")));
+                self.findings.is(
+                    NAME,
+                    Ok(format!("{whose} can, so the lock refused it{least}")),
+                );
             }
             None => {
                 let why = "no key may delete, so refusals prove nothing of the lock";

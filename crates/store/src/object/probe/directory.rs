@@ -86,7 +86,11 @@ fn ownership(root: &Path, findings: &mut Findings) -> io::Result<()> {
         // In a sticky folder others cannot move what is not theirs.
         let is_shared = mode & 0o022 != 0 && mode & 0o1000 == 0;
         if is_shared || (owner != 0 && owner != own) {
-            loose = Some(format!("`{}` belongs to account {owner}, mode {:04o}: who may write there can move the repository away", folder.display(), mode & 0o7777));
+            loose = Some(format!(
+                "`{}` belongs to account {owner}, mode {:04o}: who may write there can move the repository away",
+                folder.display(),
+                mode & 0o7777
+            ));
         }
     }
     findings.is(
@@ -143,7 +147,11 @@ fn flag(folder: &Path, findings: &mut Findings) -> Result<bool, ObjectError> {
     let failed = |source| trouble("try the immutable flag of", &path, source);
     let file = File::open(&path).map_err(failed)?;
     if let Err(error) = immutable::set(&file) {
-        findings.note(NAME, CheckOutcome::NotRun, format!("not to be had here: {error}"));
+        findings.note(
+            NAME,
+            CheckOutcome::NotRun,
+            format!("not to be had here: {error}"),
+        );
         return Ok(false);
     }
     let removed = fs::remove_file(&path);

@@ -155,7 +155,7 @@ impl Client {
 
     /// Returns how an error names the storage.
     pub fn place(&self) -> String {
-        format!("{} at {}", self.location.bucket, self.location.endpoint)
+        self.location.place()
     }
 
     /// Asks; tries again what is transient. Only for requests that may be performed twice.

@@ -145,6 +145,11 @@ pub struct S3Location {
 }
 
 impl S3Location {
+    /// Returns how the storage is named to people: the bucket and where it is.
+    pub(in crate::object) fn place(&self) -> String {
+        format!("{} at {}", self.bucket, self.endpoint)
+    }
+
     /// Returns scheme and host of a request.
     pub(super) fn origin(&self) -> (String, String) {
         let authority = match self.addressing {
