@@ -79,3 +79,6 @@ pub const PROBE_LONGER: Duration = Duration::from_secs(120);
 
 /// How long the object that is to be deleted is locked, where the bucket locks everything.
 pub const PROBE_SHORT: Duration = Duration::from_secs(4);
+
+/// Names that are remembered because a try to store under them ended without an answer.
+pub const S3_DOUBTFUL: usize = 16 * 1024;

@@ -7,11 +7,13 @@
 mod client;
 mod error;
 mod location;
+mod put;
 mod sign;
 pub(super) mod versions;
 pub(super) mod xml;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use holdfast_core::{ByteCount, Timestamp};
@@ -21,7 +23,6 @@ use super::{
     Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range, WriterLock,
 };
 
-use client::HIDDEN;
 pub use client::Timing;
 pub(super) use client::{Answer, Client, Request};
 pub use error::S3Error;
@@ -39,16 +40,8 @@ pub struct S3Store {
     client: Client,
     versions: Versions,
     marker: Marker,
-    /// Whether the storage was seen to refuse a second object of one name by itself.
-    refuses_doubles: AtomicBool,
-}
-
-/// How a try to store an object ended.
-enum Stored {
-    /// As this version.
-    As(Version),
-    /// Something else has the name.
-    Taken,
+    /// Names that may be taken, by a try whose end is not known.
+    doubtful: Mutex<HashSet<String>>,
 }
 
 impl S3Store {
@@ -89,7 +82,6 @@ impl S3Store {
             return Err(ObjectError::Unreadable { place });
         };
         store.marker = Marker::read(&text, &place)?;
-        store.learn_doubles(&text)?;
         Ok(store)
     }
 
@@ -103,7 +95,7 @@ impl S3Store {
                 created: Timestamp(0),
                 vault_key: String::new(),
             },
-            refuses_doubles: AtomicBool::new(false),
+            doubtful: Mutex::default(),
         })
     }
 
@@ -114,19 +106,6 @@ impl S3Store {
         };
         let request = versions::read(&name, &version, LIMIT_MARKER_BYTES);
         Ok(Some(self.client.send(&request)?.body))
-    }
-
-    /// Offers the marker once more: who refuses it spares the look for doubles after each object.
-    fn learn_doubles(&self, marker: &[u8]) -> Result<(), ObjectError> {
-        let name = self.client.location().bucket.full(MARKER);
-        match self.client.send(&self.putting(&name, marker)?) {
-            Ok(_) => Ok(()),
-            Err(error) if error.answer().is_some_and(|(status, _)| status == 412) => {
-                self.refuses_doubles.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn full(&self, key: &ObjectKey) -> String {
@@ -151,156 +130,6 @@ impl S3Store {
                 Some((416, _)) => ObjectError::Short(key.clone()),
                 _ => error.into(),
             })
-    }
-
-    /// The request that stores an object: only where nothing is, with its checksum, locked.
-    fn putting<'a>(&self, name: &'a str, body: &'a [u8]) -> Result<Request<'a>, S3Error> {
-        let until = self.client.time()?.plus(self.client.location().lock);
-        Ok(Request::new("store an object", "PUT", name)
-            .header("content-type", "application/octet-stream")
-            .header("if-none-match", "*")
-            .header("x-amz-object-lock-mode", COMPLIANCE)
-            .header("x-amz-object-lock-retain-until-date", seconds(until))
-            .body(body))
-    }
-
-    /// Stores an object whose name nobody has yet, and makes sure that it is the one that will be read
-    /// and that it is locked.
-    fn put(&self, name: &str, body: &[u8]) -> Result<bool, S3Error> {
-        if !self.is_free(name)? {
-            return Ok(false);
-        }
-        let until = self.client.known_time().plus(self.client.location().lock);
-        let version = match self.try_to_put(name, body)? {
-            Stored::As(version) => version,
-            Stored::Taken => return Ok(false),
-        };
-        self.verify(name, body.len(), &version, until)?;
-        self.versions.keep(name, version);
-        Ok(true)
-    }
-
-    /// Tells whether a name has no version at all, not even one that a delete marker hides.
-    fn is_free(&self, name: &str) -> Result<bool, S3Error> {
-        match self
-            .client
-            .send(&Request::new("look for an object", "HEAD", name))
-        {
-            Ok(_) => Ok(false),
-            // A marker in front of an older version would let the storage take a second one.
-            Err(S3Error::Answered { code, .. }) if code == HIDDEN => {
-                Ok(self.versions.look(&self.client, name)?.is_none())
-            }
-            Err(S3Error::Answered { status: 404, .. }) => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn sees_doubles_itself(&self) -> bool {
-        self.refuses_doubles.load(Ordering::Relaxed)
-    }
-
-    /// Tries until it is stored; after a try whose outcome is unknown, looks before trying again.
-    fn try_to_put(&self, name: &str, body: &[u8]) -> Result<Stored, S3Error> {
-        let mut tried = 0;
-        loop {
-            let error = match self.client.send_once(&self.putting(name, body)?) {
-                Ok(answer) => return self.stored_as(name, body, &answer),
-                Err(error) => error,
-            };
-            if error.answer().is_some_and(|(status, _)| status == 412) {
-                // Taken: by us, if an earlier try was performed after all.
-                let found = if tried > 0 {
-                    self.find(name, body)?
-                } else {
-                    None
-                };
-                return Ok(found.unwrap_or(Stored::Taken));
-            }
-            if !error.is_transient() {
-                return Err(error);
-            }
-            tried += 1;
-            self.client.pause(tried);
-            let unknown = |source: S3Error| S3Error::Unknown {
-                place: self.client.place(),
-                key: name.to_owned(),
-                source: Box::new(source),
-            };
-            match self.find(name, body) {
-                Ok(Some(found)) => return Ok(found),
-                Ok(None) if tried < self.client.location().timing.tries => {}
-                Ok(None) => return Err(error),
-                Err(look) if look.is_transient() => return Err(unknown(error)),
-                Err(look) => return Err(look),
-            }
-        }
-    }
-
-    /// Names the version that the storage says it stored, if that is the oldest of its name.
-    fn stored_as(&self, name: &str, body: &[u8], answer: &Answer) -> Result<Stored, S3Error> {
-        let Some(version) = version_of(answer, body) else {
-            return Err(S3Error::NotLocked {
-                place: self.client.place(),
-                key: name.to_owned(),
-                why: "the bucket keeps no versions".to_owned(),
-            });
-        };
-        if self.sees_doubles_itself() {
-            return Ok(Stored::As(version));
-        }
-        match self.versions.look(&self.client, name)? {
-            Some(oldest) if oldest == version => Ok(Stored::As(version)),
-            Some(_) => Ok(Stored::Taken),
-            None => Err(self
-                .client
-                .cut("list versions", "a stored object is not in the list")),
-        }
-    }
-
-    /// Looks what lies under a name after a try whose outcome is unknown.
-    fn find(&self, name: &str, body: &[u8]) -> Result<Option<Stored>, S3Error> {
-        let Some(version) = self.versions.look(&self.client, name)? else {
-            return Ok(None);
-        };
-        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-        if version.bytes != length {
-            return Ok(Some(Stored::Taken));
-        }
-        let there = self.client.send(&versions::read(name, &version, length))?;
-        Ok(Some(if there.body == body {
-            Stored::As(version)
-        } else {
-            Stored::Taken
-        }))
-    }
-
-    /// Makes sure that the lock is there, whatever the storage said.
-    fn verify(
-        &self,
-        name: &str,
-        length: usize,
-        version: &Version,
-        until: Timestamp,
-    ) -> Result<(), S3Error> {
-        let answer = self.client.send(&versions::head(name, version))?;
-        let refused = |why: String| {
-            Err(S3Error::NotLocked {
-                place: self.client.place(),
-                key: name.to_owned(),
-                why,
-            })
-        };
-        let stated = answer.header("content-length").unwrap_or_default();
-        if stated != length.to_string() {
-            return refused(format!("it has {stated} bytes, not {length}"));
-        }
-        match versions::locked_until(&answer) {
-            // Both ends are known to the second only.
-            Some(found) if found.plus(Duration::from_secs(1)) >= until => Ok(()),
-            Some(found) => refused(format!("it is locked until {found}, not {until}")),
-            None => refused("it has no lock in compliance mode".to_owned()),
-        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod requests;
 
 use std::net::SocketAddr;
 use std::time::Duration;

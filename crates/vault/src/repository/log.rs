@@ -230,12 +230,11 @@ fn put(
     content: &[u8],
 ) -> Result<(), RepositoryError> {
     let store = writing.store.as_ref();
-    if store.head(key)?.is_none() {
-        let object = format::seal(&writing.key, key, (kind, detail), content)?;
-        match store.create_new(key, &object) {
-            Err(ObjectError::Exists(_)) => {}
-            stored => return Ok(stored?),
-        }
+    let object = format::seal(&writing.key, key, (kind, detail), content)?;
+    // Not looked at first: that would be a round trip for each part, and it is hardly ever there.
+    match store.create_new(key, &object) {
+        Err(ObjectError::Exists(_)) => {}
+        stored => return Ok(stored?),
     }
     let limit = ByteCount(u64::from(limits::SEGMENT_BYTES_MAX).saturating_mul(2));
     let there = store.get(key, limit)?;

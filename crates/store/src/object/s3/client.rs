@@ -13,9 +13,6 @@ use super::xml::Element;
 use super::{S3Error, S3Location};
 use crate::limits;
 
-/// The code of an object that a delete marker hides.
-pub const HIDDEN: &str = "DeleteMarker";
-
 /// Deadlines and retries; the defaults are in `limits.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -374,10 +371,7 @@ impl Client {
             });
         }
         let told = Element::read(&answer.body).unwrap_or_default();
-        let (code, message) = match answer.header("x-amz-delete-marker") {
-            Some("true") => (HIDDEN, "a delete marker is in front"),
-            _ => (told.text_of("Code"), told.text_of("Message")),
-        };
+        let (code, message) = (told.text_of("Code"), told.text_of("Message"));
         let words = |text: &str| text.chars().take(limits::S3_WORDS).collect::<String>();
         let refused = |why: &str| S3Error::Credentials {
             place: place.clone(),

@@ -30,10 +30,15 @@ impl Versions {
     /// # Errors
     /// What the storage says.
     pub fn oldest(&self, client: &Client, name: &str) -> Result<Option<Version>, S3Error> {
-        if let Some(version) = self.lock().get(name) {
-            return Ok(Some(version.clone()));
+        match self.known(name) {
+            Some(version) => Ok(Some(version)),
+            None => self.look(client, name),
         }
-        self.look(client, name)
+    }
+
+    /// Returns the oldest version of a name if it was seen before.
+    pub fn known(&self, name: &str) -> Option<Version> {
+        self.lock().get(name).cloned()
     }
 
     /// Returns the oldest version of a name, from the bucket.
