@@ -3,7 +3,7 @@
 mod churn;
 mod full;
 mod hostile;
-mod killed;
+pub mod killed;
 mod majors;
 mod points;
 mod refusals;

@@ -1,6 +1,8 @@
 //! The vault against real servers.
 
 #[cfg(test)]
+mod bucket;
+#[cfg(test)]
 mod capture;
 #[cfg(test)]
 mod directory;

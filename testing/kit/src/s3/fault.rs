@@ -102,6 +102,17 @@ impl S3Proxy {
         self.on(wanted, Fault::None, times);
     }
 
+    /// Returns how many requests are still to meet a fault.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.shared
+            .lock()
+            .due
+            .iter()
+            .map(|(_, _, times)| times)
+            .sum()
+    }
+
     /// Forgets all faults that are still due.
     pub fn heal(&self) {
         self.shared.lock().due.clear();

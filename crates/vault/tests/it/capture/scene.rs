@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use holdfast_core::{Lsn, Principal, Timestamp, ledger::Entry};
 use holdfast_store::key;
 use holdfast_store::ledger::{self, Ledger};
+use holdfast_store::object::Location;
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
@@ -31,6 +32,8 @@ pub struct Scene {
     pub ack: AckAt,
     /// Where the vault keeps its things.
     root: PathBuf,
+    /// Where its repository is, when it is not below that.
+    pub bucket: Option<Location>,
     /// Sources beside the one that is named where the vault is run.
     pub more: Vec<SourceConfig>,
     pub clock: Clock,
@@ -57,6 +60,7 @@ impl Scene {
         Self {
             dir,
             root,
+            bucket: None,
             ack: AckAt::Spool,
             more: Vec::new(),
             clock: system_clock(),
@@ -85,6 +89,11 @@ impl Scene {
         self.root.join("repository")
     }
 
+    pub fn location(&self) -> Location {
+        let directory = || self.repository().into();
+        self.bucket.clone().unwrap_or_else(directory)
+    }
+
     pub fn source(&self, url: &str, mode: AckMode) -> SourceConfig {
         SourceConfig {
             name: "prod".parse().unwrap(),
@@ -102,7 +111,7 @@ impl Scene {
         let ledger = Ledger::open(&self.state().join("ledger"), key.clone(), clock()).unwrap();
         let config = VaultConfig {
             state: self.state(),
-            repository: self.repository().into(),
+            repository: self.location(),
             sources: std::iter::once(self.source(url, AckMode::Asynchronous))
                 .chain(self.more.iter().cloned())
                 .collect(),
@@ -167,7 +176,7 @@ impl Scene {
 
     /// Returns the restore points that are in the repository, oldest first.
     pub fn points(&self) -> Vec<PointSummary> {
-        let reader = Reader::open(&self.repository().into(), None).unwrap();
+        let reader = Reader::open(&self.location(), None).unwrap();
         reader.points(&"prod".parse().unwrap()).unwrap()
     }
 
@@ -294,7 +303,7 @@ impl Scene {
     pub fn place(&self) -> Place {
         Place {
             state: self.state(),
-            repository: self.repository().into(),
+            repository: self.location(),
             vault_key: None,
             postgres: programs(),
         }

@@ -1,0 +1,234 @@
+//! The vault with its repository in a bucket of a storage that fails in every way.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use holdfast_core::Secret;
+use holdfast_store::object::s3::{
+    Addressing, BucketPath, CredentialSource, Credentials, Endpoint, PlainHttp, S3Location, Timing,
+};
+use holdfast_store::object::{Location, Promise};
+use holdfast_testing::postgres::{self, Server};
+use holdfast_testing::s3::{Fault, ObjectStorage, S3Proxy};
+use holdfast_vault::{AckAt, AckMode, ProofState};
+
+use crate::capture::killed::{Acknowledged, await_more, check, make_synchronous, write};
+use crate::capture::scene::{LIMIT, POLL, Scene, flushed};
+
+/// A bucket that the vault reaches with the least rights and through a proxy.
+struct Bucket {
+    storage: ObjectStorage,
+    proxy: S3Proxy,
+    name: String,
+    /// The name of the vault's key, which may be renewed at any time.
+    key_id: Arc<Mutex<String>>,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        let storage = ObjectStorage::shared().unwrap();
+        let name = storage.bucket().unwrap();
+        storage.grant_least(&name).unwrap();
+        let proxy = S3Proxy::start(storage.address()).unwrap();
+        let key_id = Arc::new(Mutex::new(ObjectStorage::GUEST.to_owned()));
+        Self {
+            storage,
+            proxy,
+            name,
+            key_id,
+        }
+    }
+
+    fn location(&self) -> Location {
+        let key_id = Arc::clone(&self.key_id);
+        let endpoint = format!("http://{}", self.proxy.address());
+        let bucket = BucketPath::parse(&format!("s3://{}/vault", self.name));
+        Location::S3(Box::new(S3Location {
+            endpoint: Endpoint::parse(&endpoint, PlainHttp::LoopbackOnly).unwrap(),
+            region: "us-east-1".to_owned(),
+            bucket: bucket.unwrap().unwrap(),
+            addressing: Addressing::Path,
+            credentials: CredentialSource::new(move || {
+                Ok(Credentials {
+                    access_key_id: key_id.lock().unwrap().clone(),
+                    secret_access_key: Secret::new(ObjectStorage::SECRET),
+                    session_token: None,
+                })
+            }),
+            lock: Duration::from_secs(3600),
+            authority_pem: None,
+            timing: Timing {
+                request: Duration::from_secs(1),
+                tries: 3,
+                pause: Duration::from_millis(10),
+            },
+            promise: Promise::Compliance,
+        }))
+    }
+
+    fn scene(&self) -> Scene {
+        let mut scene = Scene::acknowledging_at(AckAt::Repository);
+        scene.bucket = Some(self.location());
+        scene
+    }
+
+    /// Waits until the storage has met everything that was to happen to it.
+    async fn await_faults(&self, what: &str) {
+        let began = Instant::now();
+        while self.proxy.left() > 0 {
+            assert!(began.elapsed() < LIMIT, "{what}: it does not happen");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+fn answer(status: u16, code: &'static str) -> Fault {
+    Fault::Answer {
+        status,
+        code,
+        header: "",
+    }
+}
+
+/// What goes wrong, on which requests, how often in a row.
+fn faults() -> Vec<(&'static str, Fault, u32)> {
+    let slow = Duration::from_millis(10);
+    vec![
+        ("PUT /", answer(503, "SlowDown"), 4),
+        ("HEAD /", answer(500, "InternalError"), 4),
+        ("versions=", answer(503, ""), 4),
+        ("PUT /", Fault::CutAfterSuccess, 4),
+        ("PUT /", Fault::CutBefore, 4),
+        ("PUT /", Fault::Silence, 1),
+        ("PUT /", Fault::Drip(slow), 1),
+        ("versions=", Fault::Truncate(200), 4),
+        ("versions=", Fault::Shorten(30), 4),
+        ("HEAD /", Fault::CutBefore, 4),
+        (" /", answer(403, "ExpiredToken"), 2),
+        (" /", answer(403, "AccessDenied"), 2),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_acknowledged_commit_is_lost_while_the_storage_fails_in_every_way() {
+    let bucket = Bucket::new();
+    let scene = bucket.scene();
+    let mut server = Server::builder(&postgres::newest().unwrap())
+        .initdb_arg("--wal-segsize=1")
+        .start()
+        .unwrap();
+    let client = server.connect().await.unwrap();
+    let table = "CREATE TABLE t (n bigint PRIMARY KEY)";
+    client.batch_execute(table).await.unwrap();
+    let running = scene.run(&server.url());
+    let proven = |s: &holdfast_vault::SourceStatus| s.proof.at.is_some() && s.busy.is_none();
+    let status = running.wait("drill", proven).await;
+    assert_eq!(status.proof.state, ProofState::Verified);
+    make_synchronous(&scene.source(&server.url(), AckMode::Synchronous)).await;
+    let (acknowledged, next) = (Acknowledged::default(), Arc::default());
+    let mut writers = Vec::new();
+    for _ in 0..3 {
+        let client = server.connect().await.unwrap();
+        let (told, next) = (acknowledged.clone(), Arc::clone(&next));
+        writers.push(tokio::spawn(write(client, told, next)));
+    }
+    let count = || acknowledged.lock().unwrap().len();
+    await_more(&count, 20).await;
+    for (on, fault, times) in faults() {
+        bucket.proxy.on(on, fault.clone(), times);
+        bucket.await_faults(&format!("{fault:?}")).await;
+        let told = count();
+        await_more(&count, told + 10).await;
+    }
+    // The key is not good any more, and some time later there is another.
+    *bucket.key_id.lock().unwrap() = "REVOKED".to_owned();
+    bucket.proxy.on(" /", answer(403, "ExpiredToken"), 1);
+    running.wait("trouble", |s| s.trouble.is_some()).await;
+    *bucket.key_id.lock().unwrap() = ObjectStorage::GUEST.to_owned();
+    let told = count();
+    await_more(&count, told + 10).await;
+    running.wait("no trouble", |s| s.trouble.is_none()).await;
+
+    // The source is lost, and the vault's machine with its spool: the bucket alone is left.
+    server.kill_9().unwrap();
+    std::fs::remove_dir_all(server.data_dir()).unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let nothing = scene.dir.path().join("nothing");
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    let back = scene.restore(&nothing, &server).await;
+    check(&back, &acknowledged).await;
+    // Whatever the vault was told of its tries, it stored each object once.
+    let mut versions: BTreeMap<String, u32> = BTreeMap::new();
+    for version in bucket.storage.versions(&bucket.name).unwrap() {
+        *versions.entry(version.name).or_default() += 1;
+    }
+    versions.retain(|name, number| name.starts_with("vault/prod/") && *number > 1);
+    assert!(versions.is_empty(), "stored more than once: {versions:?}");
+}
+
+/// What was asked of the storage for objects of one kind: `PUT`, `LIST`, `HEAD` or `GET`, and how often.
+fn requests(seen: &[String], kind: &str) -> BTreeMap<&'static str, u32> {
+    let mut found = BTreeMap::new();
+    // In a query a slash is escaped.
+    let escaped = kind.replace('/', "%2F");
+    for line in seen {
+        if !line.contains(kind) && !line.contains(&escaped) {
+            continue;
+        }
+        let method = match line.split(' ').next().unwrap() {
+            "GET" if line.contains("versions=") => "LIST",
+            "GET" => "GET",
+            "PUT" => "PUT",
+            "HEAD" => "HEAD",
+            other => panic!("{other} is never sent: {line}"),
+        };
+        *found.entry(method).or_default() += 1;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_the_log_costs_three_requests_and_a_restore_point_three_for_each_of_its_objects()
+{
+    let bucket = Bucket::new();
+    let scene = bucket.scene();
+    let server = Server::builder(&postgres::newest().unwrap())
+        .initdb_arg("--wal-segsize=1")
+        .start()
+        .unwrap();
+    let client = server.connect().await.unwrap();
+    let running = scene.run(&server.url());
+    let proven = |s: &holdfast_vault::SourceStatus| s.proof.at.is_some() && s.busy.is_none();
+    running.wait("drill", proven).await;
+    let from = bucket.proxy.seen().len();
+    for number in 0..6 {
+        let sql = format!("CREATE TABLE t{number} AS SELECT generate_series(1, 10000) n");
+        client.batch_execute(&sql).await.unwrap();
+        let end = flushed(&client).await;
+        running.wait("shipped log", |s| s.shipped >= end).await;
+    }
+    let first = running.status().point;
+    assert!(running.vault.ask_for_point(&"prod".parse().unwrap()));
+    let is_next = |s: &holdfast_vault::SourceStatus| s.point != first && s.busy.is_none();
+    running.wait("next point", is_next).await;
+    running.stop().await;
+    let seen = &bucket.proxy.seen()[from..];
+    for kind in ["/tail/", "/wal/", "/point/"] {
+        let found = requests(seen, kind);
+        println!("{kind}: {found:?}");
+        let objects = found["PUT"];
+        assert!(objects > 1, "{kind}: {found:?}");
+        // Each object is listed and looked at once; nothing is looked at before it is stored.
+        assert_eq!(found["HEAD"], objects, "{kind}: {found:?}");
+        // Whole folders are listed beside that, when a point is taken and when the vault ends.
+        assert!(
+            found["LIST"] >= objects && found["LIST"] <= objects + 8,
+            "{kind}: {found:?}"
+        );
+    }
+}
