@@ -145,6 +145,7 @@ codes! {
     ZI306 "a drill failed",
     ZI320 "a block was changed past the log",
     ZI321 "what changed since the newest restore point cannot be read",
+    ZI331 "the disk does not have what was restored to it",
     ZL301 "the source refused the password",
     ZL302 "the source does not admit replication",
     ZS301 "the source cannot be reached",
@@ -153,6 +154,7 @@ codes! {
     ZS304 "the spool cannot be read or written",
     ZS305 "the restored server did not come into service",
     ZS311 "the vault's replication slot is in use",
+    ZS331 "the disk has no room for the restore",
     ZS340 "the directory cannot be read",
     ZS320 "a restore point cannot be built on the newest one",
     ZU301 "a setting of the source is missing",
@@ -162,6 +164,8 @@ codes! {
     ZU305 "the restore directory cannot be used",
     ZU306 "no PostgreSQL of the needed version was found",
     ZU307 "there is no restore point",
+    ZU331 "another restore was begun in the directory",
+    ZU332 "the older copy cannot be used",
     ZU340 "the directory holds what the vault keeps",
 
     // vault: retention and the one writer

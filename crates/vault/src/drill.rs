@@ -5,7 +5,7 @@ mod directory;
 mod error;
 mod folder;
 mod memory;
-mod pages;
+pub(crate) mod pages;
 mod run;
 mod server;
 

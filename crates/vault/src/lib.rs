@@ -44,9 +44,9 @@ pub use repository::{
     Reader, RecordKind, Repository, RepositoryError, Tablespace, WalPlace,
 };
 pub use restore::{
-    DirectoryRequest, Found, NamedPoint, Place, Progress, ProgressFn, RestoreError, RestorePhase,
-    RestoreRequest, RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start, is_directory,
-    named_points, restore, restore_directory,
+    Came, DirectoryRequest, Found, NamedPoint, Place, Progress, ProgressFn, ReadBack, RestoreError,
+    RestorePhase, RestoreRequest, RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start,
+    Verified, VerifiedPages, Ways, is_directory, named_points, restore, restore_directory,
 };
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SettingsPlan, SourceError, SslMode,

@@ -172,6 +172,8 @@ pub const EXTENTS_PER_BATCH: usize = 64 * 1024;
 pub const BATCH_BYTES: u64 = 4 << 30;
 /// How many threads read frames and write files of a restore; while one waits, others decompress.
 pub const RESTORE_THREADS: usize = 4;
+/// The most threads that a restore can be told to use.
+pub const RESTORE_JOBS_MAX: usize = 64;
 /// How long a restored server may take to replay its log; a server that ends is noticed at once.
 pub const PROMOTION_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a restored server is asked whether it is promoted.

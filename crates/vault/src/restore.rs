@@ -5,12 +5,17 @@ mod directory;
 mod error;
 mod files;
 mod frames;
+mod ground;
+mod journal;
 mod line;
+mod local;
 mod log;
 mod names;
+mod old;
 mod outside;
 mod plan;
 mod programs;
+mod room;
 mod run;
 mod seek;
 mod server;
@@ -20,6 +25,7 @@ mod superuser;
 pub(crate) mod survey;
 mod tablespace;
 mod target;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,11 +41,13 @@ use crate::config::PostgresConfig;
 pub(crate) use directory::write as write_directory;
 pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
+pub use ground::{Came, ReadBack, Ways};
 pub use names::{NamedPoint, named_points};
 pub use run::restore;
 pub(crate) use run::restore_locally;
 pub(crate) use server::LocalServer;
 pub use target::RestoreTarget;
+pub use verify::{Verified, VerifiedPages};
 
 /// Where the vault's things are, for reading without a running vault.
 #[derive(Clone, Debug)]
@@ -67,6 +75,8 @@ pub struct RestoreRequest {
     pub start: Start,
     /// The timeline to follow; `None` takes the newest that leads there.
     pub timeline: Option<u32>,
+    /// How to go about it.
+    pub ways: Ways,
 }
 
 impl RestoreRequest {
@@ -79,6 +89,7 @@ impl RestoreRequest {
             into,
             start,
             timeline: None,
+            ways: Ways::default(),
         }
     }
 }
@@ -116,6 +127,8 @@ pub enum RestorePhase {
     Files,
     /// The server replays the log.
     Replay,
+    /// What was written is read back.
+    Verify,
     /// The log is brought in.
     Wal,
 }
@@ -149,6 +162,12 @@ pub struct Restored {
     pub newest_commit: Option<Timestamp>,
     /// Bytes written.
     pub bytes: ByteCount,
+    /// Where they came from.
+    #[serde(default)]
+    pub came: Came,
+    /// What was read back from the disk, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// Seconds until all files were there.
     pub files_s: f64,
     /// Seconds until the server was promoted; the whole way.

@@ -71,7 +71,7 @@ const LISTED: &[(&str, &str)] = &[
     ),
     (
         "crates/vault/src/restore/files.rs",
-        "nothing: it gives the files that it has just made their length",
+        "its own notes of a restore that is complete; it gives files that it made their length",
     ),
     (
         "crates/vault/src/retention/expiry.rs",

@@ -7,7 +7,7 @@ use holdfast_vault::Start;
 use serde_json::json;
 
 use crate::cli::Shared;
-use crate::cmd::restore::{Asked, Moment, bring_back, describe};
+use crate::cmd::restore::{Asked, How, Moment, bring_back, describe};
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
 use crate::wiring::{now, system, vault};
@@ -25,6 +25,8 @@ pub struct Recover {
     /// The server's port; a free one if absent.
     #[arg(long)]
     port: Option<u16>,
+    #[command(flatten)]
+    how: How,
 }
 
 impl Recover {
@@ -43,6 +45,7 @@ impl Recover {
             moment: &self.moment,
             into,
             start: Start::Yes { port: self.port },
+            ways: self.how.ways()?,
         };
         let restored = bring_back(&config, asked, output)?;
         let told = vault::source(&config, source)?;

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use holdfast_vault::{Progress, ProgressFn, RestorePhase, RestoreRequest, Restored, Start};
+use holdfast_vault::{
+    Came, DirectoryRequest, Progress, ProgressFn, ReadBack, RestorePhase, RestoreRequest,
+    RestoreTarget, Restored, Start, Verified, Ways,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Shared;
@@ -32,6 +35,40 @@ pub struct Restore {
     /// The server's port; a free one if absent.
     #[arg(long, requires = "start")]
     port: Option<u16>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a restore goes about its work.
+#[derive(Debug, Args)]
+pub struct How {
+    /// An older copy of this source, which is only read: what is the same there is not fetched.
+    #[arg(long, value_name = "DIR")]
+    delta_from: Option<PathBuf>,
+    /// How many threads read, check and write.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
+    /// Read every file back from the disk at the end and compare it.
+    #[arg(long)]
+    verify: bool,
+}
+
+impl How {
+    /// Returns the same for the vault.
+    ///
+    /// # Errors
+    /// When the working directory is gone and the older copy is relative to it.
+    pub fn ways(self) -> Result<Ways, Failure> {
+        let old = self.delta_from.map(std::path::absolute).transpose();
+        Ok(Ways {
+            delta_from: old.map_err(|error| crate::wiring::system("find the directory", &error))?,
+            jobs: self.jobs.map(usize::from),
+            check: match self.verify {
+                true => ReadBack::Yes,
+                false => ReadBack::No,
+            },
+        })
+    }
 }
 
 /// Which moment to bring back.
@@ -60,7 +97,13 @@ impl Restore {
                     "leave --start out",
                 ));
             }
-            return directory::run(&config, name, &self.moment.at, into, output);
+            let request = DirectoryRequest {
+                source: name,
+                at: self.moment.at.parse::<RestoreTarget>()?,
+                into,
+                ways: self.how.ways()?,
+            };
+            return directory::run(&config, &request, output);
         }
         let start = match self.start {
             true => Start::Yes { port: self.port },
@@ -71,6 +114,7 @@ impl Restore {
             moment: &self.moment,
             into,
             start,
+            ways: self.how.ways()?,
         };
         let restored = bring_back(&config, asked, output)?;
         output.result(&restored, || describe(&restored));
@@ -88,6 +132,8 @@ pub struct Asked<'a> {
     pub into: PathBuf,
     /// Whether a server is started.
     pub start: Start,
+    /// How to go about it.
+    pub ways: Ways,
 }
 
 /// Restores, with a progress bar where somebody watches.
@@ -99,6 +145,7 @@ pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<R
     let at = target::resolve(config, &source, &asked.moment.at)?;
     let mut request = RestoreRequest::new(source, at, asked.into, asked.start);
     request.timeline = asked.moment.timeline;
+    request.ways = asked.ways;
     let bar = bar(output);
     let shown = bar.clone();
     let progress: ProgressFn = Arc::new(move |progress: Progress| {
@@ -107,6 +154,7 @@ pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<R
         shown.set_message(match progress.phase {
             RestorePhase::Files => "files",
             RestorePhase::Replay => "replaying the log",
+            RestorePhase::Verify => "reading back",
             RestorePhase::Wal => "log",
         });
     });
@@ -129,6 +177,49 @@ fn bar(output: Output) -> ProgressBar {
     bar
 }
 
+/// Says what did not have to be fetched.
+fn came(came: &Came) -> String {
+    let there = [
+        (came.resumed, "were there from an interrupted restore"),
+        (came.copied, "came from the older copy"),
+    ];
+    let there = there.iter().filter(|(bytes, _)| bytes.0 > 0);
+    let told: Vec<String> = there
+        .map(|(bytes, what)| format!("{bytes} {what}"))
+        .collect();
+    match told.is_empty() {
+        true => String::new(),
+        false => format!("{}; {} were fetched\n", told.join(", "), came.fetched),
+    }
+}
+
+/// Says what was read back from the disk.
+fn read_back(verified: &Verified) -> String {
+    let mut text = format!(
+        "read back from the disk and right: {} files, {}\n",
+        verified.files, verified.bytes
+    );
+    match &verified.pages {
+        None => {}
+        Some(pages) if pages.has_none => {
+            text.push_str("the cluster has no page checksums that could be compared\n");
+        }
+        Some(pages) => {
+            text.push_str(&format!(
+                "page checksums: {} right, {} wrong, {} that the log writes anew\n",
+                pages.right, pages.wrong, pages.replayed
+            ));
+            if let Some((file, page)) = &pages.first_wrong {
+                text.push_str(&format!(
+                    "the first wrong one is page {page} of {}: the source had it so\n",
+                    file.display()
+                ));
+            }
+        }
+    }
+    text
+}
+
 /// Says what was brought back and how to go on.
 pub fn describe(restored: &Restored) -> String {
     let mut text = format!(
@@ -146,6 +237,10 @@ pub fn describe(restored: &Restored) -> String {
             found.lsn,
             time.unwrap_or_default()
         ));
+    }
+    text.push_str(&came(&restored.came));
+    if let Some(verified) = &restored.verified {
+        text.push_str(&read_back(verified));
     }
     for note in &restored.notes {
         text.push_str(&format!("note: {note}\n"));

@@ -15,7 +15,7 @@ use super::{DrillContext, DrillError, Drilled};
 use crate::engine::directory::{DirectoryStatus, decode};
 use crate::limits;
 use crate::repository::{FileRecord, Point, RecordKind, RepositoryError};
-use crate::restore::{DirectoryRequest, ProgressFn, RestoreTarget, write_directory};
+use crate::restore::{DirectoryRequest, ProgressFn, RestoreTarget, Ways, write_directory};
 
 const COMPLETE: &str = "everything in the directory is kept";
 const CONTENTS: &str = "contents on disk";
@@ -41,6 +41,7 @@ pub(super) fn run(
         source: source.clone(),
         at: RestoreTarget::Latest,
         into: folder.path().join(super::folder::DATA),
+        ways: Ways::default(),
     };
     let quiet: ProgressFn = Arc::new(|_| {});
     let mut checks = Vec::new();

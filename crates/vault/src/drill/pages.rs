@@ -5,6 +5,8 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use holdfast_core::Lsn;
+
 /// Bytes of a page.
 const PAGE: usize = 8192;
 /// Pages of one file of a relation; the next file continues the count.
@@ -14,24 +16,63 @@ const UPPER_AT: std::ops::Range<usize> = 14..16;
 
 /// What was found in the pages.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PagesRead {
-    /// Pages whose checksum was compared.
-    pub(super) pages: u64,
+pub(crate) struct PagesRead {
+    /// Pages that were read.
+    pub(crate) pages: u64,
     /// Files that were read.
-    pub(super) files: u64,
+    pub(crate) files: u64,
+    /// Pages whose checksum is right.
+    pub(crate) right: u64,
+    /// Pages that replay writes anew, and were not looked at.
+    pub(crate) newer: u64,
     /// Pages whose checksum is wrong.
-    pub(super) wrong: u64,
-    /// The first of them, as file and number.
-    pub(super) first_wrong: Option<(PathBuf, u32)>,
+    pub(crate) wrong: u64,
+    /// Of those, pages without one.
+    bare: u64,
+    /// The first wrong one, as file and number.
+    pub(crate) first_wrong: Option<(PathBuf, u32)>,
     /// The time was up before all files were read.
-    pub(super) is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
-/// Reads all pages below `data`, until `deadline`.
+/// Which pages are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    deadline: Option<Instant>,
+    /// Pages that were changed after this position are not.
+    replay_from: Option<Lsn>,
+}
+
+impl Reading {
+    /// All of a stopped server, until `deadline`.
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self {
+            deadline: Some(deadline),
+            replay_from: None,
+        }
+    }
+
+    /// Those of a base that its log, from this position on, will not write anew.
+    pub(crate) fn before_replay(from: Lsn) -> Self {
+        Self {
+            deadline: None,
+            replay_from: Some(from),
+        }
+    }
+}
+
+impl PagesRead {
+    /// Tells whether no page has a checksum: the cluster was made without.
+    pub(crate) fn has_none(&self) -> bool {
+        self.right == 0 && self.wrong == self.bare
+    }
+}
+
+/// Reads all pages below `data`.
 ///
 /// # Errors
 /// What the system says when a file cannot be read.
-pub(super) fn read_all(data: &Path, deadline: Instant) -> io::Result<PagesRead> {
+pub(crate) fn read_all(data: &Path, reading: &Reading) -> io::Result<PagesRead> {
     let mut read = PagesRead::default();
     let mut folders = vec![
         data.join("base"),
@@ -54,11 +95,11 @@ pub(super) fn read_all(data: &Path, deadline: Instant) -> io::Result<PagesRead> 
             let Some(segment) = segment_of(&name) else {
                 continue;
             };
-            if Instant::now() >= deadline {
+            if reading.deadline.is_some_and(|end| Instant::now() >= end) {
                 read.is_cut = true;
                 return Ok(read);
             }
-            read_file(&path, segment, &mut read)?;
+            read_file((&path, segment), reading.replay_from, &mut read)?;
         }
     }
     Ok(read)
@@ -78,7 +119,11 @@ fn segment_of(name: &str) -> Option<u32> {
     digits.then_some(segment)
 }
 
-fn read_file(path: &Path, segment: u32, read: &mut PagesRead) -> io::Result<()> {
+fn read_file(
+    (path, segment): (&Path, u32),
+    replay_from: Option<Lsn>,
+    read: &mut PagesRead,
+) -> io::Result<()> {
     let mut file = BufReader::with_capacity(PAGE * 64, File::open(path)?);
     let mut page = [0_u8; PAGE];
     let mut number = segment.wrapping_mul(FILE_PAGES);
@@ -90,8 +135,18 @@ fn read_file(path: &Path, segment: u32, read: &mut PagesRead) -> io::Result<()> 
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
         }
-        if is_right(&mut page, number) == Some(false) {
-            read.wrong = read.wrong.saturating_add(1);
+        let state = judge(&mut page, number, replay_from);
+        let count = match state {
+            PageState::Bare | PageState::Wrong => &mut read.wrong,
+            PageState::Newer => &mut read.newer,
+            PageState::Right => &mut read.right,
+            PageState::Unwritten => &mut 0,
+        };
+        *count = count.saturating_add(1);
+        if state == PageState::Bare {
+            read.bare = read.bare.saturating_add(1);
+        }
+        if matches!(state, PageState::Bare | PageState::Wrong) {
             read.first_wrong
                 .get_or_insert_with(|| (path.to_owned(), number));
         }
@@ -100,15 +155,46 @@ fn read_file(path: &Path, segment: u32, read: &mut PagesRead) -> io::Result<()> 
     }
 }
 
-/// Compares the checksum of one page; `None` when the page was never written.
-fn is_right(page: &mut [u8; PAGE], number: u32) -> Option<bool> {
-    if page.get(UPPER_AT)? == [0, 0] {
-        return None;
+/// What a page looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PageState {
+    /// It has no checksum.
+    Bare,
+    /// It was changed after the position that replay begins at.
+    Newer,
+    /// Its checksum is right.
+    Right,
+    /// It was never written.
+    Unwritten,
+    /// Its checksum is wrong.
+    Wrong,
+}
+
+/// Compares the checksum of one page.
+fn judge(page: &mut [u8; PAGE], number: u32, replay_from: Option<Lsn>) -> PageState {
+    if page.get(UPPER_AT) == Some(&[0, 0]) {
+        return PageState::Unwritten;
     }
-    let field = page.get_mut(CHECKSUM_AT)?;
-    let stated = u16::from_le_bytes(*field.first_chunk::<2>()?);
+    // SOURCE: PostgreSQL 18, `storage/bufpage.h`: a page begins with the position of its last change,
+    // the higher half first.
+    let changed = page.first_chunk::<8>().map(|bytes| {
+        let whole = u64::from_le_bytes(*bytes);
+        Lsn(whole.rotate_left(32))
+    });
+    if replay_from.is_some_and(|from| changed >= Some(from)) {
+        return PageState::Newer;
+    }
+    let Some(field) = page.get_mut(CHECKSUM_AT) else {
+        return PageState::Wrong;
+    };
+    let stated = field.first_chunk::<2>().map(|two| u16::from_le_bytes(*two));
     field.fill(0);
-    Some(checksum(page, number) == stated)
+    // No checksum is zero.
+    match stated {
+        Some(0) | None => PageState::Bare,
+        Some(stated) if stated == checksum(page, number) => PageState::Right,
+        Some(_) => PageState::Wrong,
+    }
 }
 
 /// Computes a page's checksum; the field in the page must be zero.
@@ -208,15 +294,21 @@ mod tests {
                 .unwrap();
             server.stop_fast().unwrap();
             let deadline = Instant::now() + Duration::from_secs(600);
-            let read = read_all(server.data_dir(), deadline).unwrap();
+            let read = read_all(server.data_dir(), &Reading::until(deadline)).unwrap();
             assert!(read.pages > 1_000 && read.files > 500, "{read:?}");
             assert_eq!((read.wrong, read.is_cut), (0, false), "{read:?}");
+            assert!(!read.has_none() && read.right > 1_000, "{read:?}");
+            let earlier = read_all(server.data_dir(), &Reading::before_replay(Lsn(1))).unwrap();
+            assert!(
+                earlier.right < read.right && earlier.newer > 1_000,
+                "{earlier:?}"
+            );
 
             let path = server.data_dir().join("base/1/1255");
             let mut bytes = std::fs::read(&path).unwrap();
             bytes[PAGE * 2 + 5000] ^= 1;
             std::fs::write(&path, bytes).unwrap();
-            let read = read_all(server.data_dir(), deadline).unwrap();
+            let read = read_all(server.data_dir(), &Reading::until(deadline)).unwrap();
             assert_eq!(read.wrong, 1);
             assert_eq!(read.first_wrong, Some((path, 2)));
         }

@@ -243,7 +243,7 @@ fn serve(server: &Server, begun: Instant) -> Result<Served, SourceError> {
 }
 
 fn page_checksums(data: &Path, deadline: Instant) -> Check {
-    match pages::read_all(data, deadline) {
+    match pages::read_all(data, &pages::Reading::until(deadline)) {
         Err(error) => check(CHECKSUMS, CheckOutcome::Failed, error.to_string()),
         Ok(read) => {
             let numbers = format!("{} pages in {} files", read.pages, read.files);

@@ -3,21 +3,30 @@
 //! Nobody else can enter the new directory before everything is in it, and no link exists before all
 //! contents are written, so nothing is ever written through one.
 
-use std::fs::{self, File, FileTimes, Permissions};
+use std::fs::{self, FileTimes, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use holdfast_core::{ByteCount, PointId, SourceName, Timestamp};
-use rustix::fs::{XattrFlags, lsetxattr};
+use rustix::fs::{Mode, OFlags, XattrFlags, lsetxattr};
 use serde::{Deserialize, Serialize};
 
-use super::files::{Owner, failed, make_directory};
-use super::frames::{Batch, write_batch};
-use super::{Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreTarget, outside};
+use super::files::{Owner, create_sized, failed, forget_notes, make_directory, make_folder};
+use super::frames::{Batch, Task, work_batch};
+use super::ground::Ground;
+use super::journal::{self, Note, Stage};
+use super::local::{Gap, Gaps};
+use super::verify::{self, Verified};
+use super::{
+    Came, Place, Progress, ProgressFn, ReadBack, RestoreError, RestorePhase, RestoreTarget, Ways,
+    old, outside, room,
+};
 use crate::engine::directory::decode;
+use crate::repository::point::Part;
 use crate::repository::{
     FileMeta, FileRecord, Point, PointSummary, Reader, RecordKind, RepositoryError,
 };
@@ -31,6 +40,8 @@ pub struct DirectoryRequest {
     pub at: RestoreTarget,
     /// The new directory; it must be absent or empty.
     pub into: PathBuf,
+    /// How to go about it.
+    pub ways: Ways,
 }
 
 /// What was brought back of a directory.
@@ -48,6 +59,12 @@ pub struct RestoredDirectory {
     pub files: u64,
     /// Bytes written.
     pub bytes: ByteCount,
+    /// Where they came from.
+    #[serde(default)]
+    pub came: Came,
+    /// What was read back from the disk, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
     /// How many owners and attributes the system did not let us set.
     pub refused: u64,
     /// Seconds until everything was on disk.
@@ -75,10 +92,22 @@ pub fn restore_directory(
 ) -> Result<RestoredDirectory, RestoreError> {
     outside::check(&request.into, place)?;
     let reader = Reader::open(&place.repository, place.vault_key)?;
-    let points = reader.points(&request.source)?;
-    let chosen = choose(&points, request)?;
-    let point = reader.point(&request.source, &chosen.point)?;
-    write(&point, request, progress)
+    let begun = journal::find(&request.into)?;
+    let chosen = match &begun {
+        Some(begun) => {
+            journal::same(begun, &note(request, &begun.point), &request.into)?;
+            begun.point.clone()
+        }
+        None => choose(&reader.points(&request.source)?, request)?
+            .point
+            .clone(),
+    };
+    let point = reader.point(&request.source, &chosen)?;
+    go_on(&point, request, begun.map(|begun| begun.stage), progress)
+}
+
+fn note(request: &DirectoryRequest, point: &PointId) -> Note {
+    Note::new(&request.source, request.at.to_string(), None, point)
 }
 
 /// As [`restore_directory`], of one point.
@@ -87,21 +116,87 @@ pub(crate) fn write(
     request: &DirectoryRequest,
     progress: &ProgressFn,
 ) -> Result<RestoredDirectory, RestoreError> {
+    go_on(point, request, None, progress)
+}
+
+/// Writes a point, from where an interrupted restore has ended.
+fn go_on(
+    point: &Point,
+    request: &DirectoryRequest,
+    begun: Option<Stage>,
+    progress: &ProgressFn,
+) -> Result<RestoredDirectory, RestoreError> {
     let began = Instant::now();
     let summary = point.summary().clone();
     let into = request.into.as_path();
-    make_directory(into, Owner(None))?;
-    let done = std::sync::atomic::AtomicU64::new(0);
-    let each = |bytes: u64| {
-        let before = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+    let mut ground = Ground::new(into, Owner(None), &request.ways);
+    ground.is_resumed = begun.is_some();
+    let tell = |phase: RestorePhase, done: u64| {
         progress(Progress {
-            phase: RestorePhase::Files,
-            done: ByteCount(before.saturating_add(bytes)),
+            phase,
+            done: ByteCount(done),
             total: summary.bytes,
             elapsed: began.elapsed(),
         });
     };
-    let bytes = contents(point, into, &each)?;
+    let mut note = note(request, &summary.point);
+    if begun != Some(Stage::Links) {
+        if let Some(old) = ground.old {
+            old::check(old, into, None)?;
+        }
+        room::check(into, room::written(point)?)?;
+        if begun.is_none() {
+            make_directory(into, Owner(None))?;
+            note.write(into, Owner(None))?;
+        }
+        contents(
+            point,
+            &ground,
+            &counted(&|done| tell(RestorePhase::Files, done)),
+        )?;
+        note.stage = Stage::Links;
+    }
+    let verified = match request.ways.check {
+        ReadBack::No => None,
+        ReadBack::Yes => {
+            super::run::sync(into)?;
+            let path_of = |part: &Part| Some(decode(&part.path));
+            let tell = |done| tell(RestorePhase::Verify, done);
+            let each = counted(&tell);
+            Some(verify::contents(point, &ground, (&path_of, &each))?)
+        }
+    };
+    // From here on something may be a link, and nothing is written into files again.
+    note.write(into, Owner(None))?;
+    let (files, refused) = link_and_dress(point, into)?;
+    forget_notes(into)?;
+    super::run::sync(into)?;
+    Ok(RestoredDirectory {
+        source: request.source.clone(),
+        point: summary.point,
+        at: summary.began,
+        directory: request.into.clone(),
+        files,
+        bytes: summary.bytes,
+        came: ground.counts.came(),
+        verified,
+        refused,
+        files_s: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Adds up what several threads have done, and tells the sum.
+fn counted<'a>(tell: &'a (dyn Fn(u64) + Sync)) -> impl Fn(u64) + Sync + 'a {
+    let done = AtomicU64::new(0);
+    move |bytes| {
+        let before = done.fetch_add(bytes, Ordering::Relaxed);
+        tell(before.saturating_add(bytes));
+    }
+}
+
+/// Makes links, then sets owners, bits, attributes and times; returns how many things there are, and
+/// how many owners and attributes the system refused.
+fn link_and_dress(point: &Point, into: &Path) -> Result<(u64, u64), RestoreError> {
     let mut refused = 0_u64;
     let mut files = 0_u64;
     let mut folders = Vec::new();
@@ -120,17 +215,7 @@ pub(crate) fn write(
     for (path, record) in folders.iter().rev() {
         dress(path, record, &mut refused)?;
     }
-    super::run::sync(into)?;
-    Ok(RestoredDirectory {
-        source: request.source.clone(),
-        point: summary.point,
-        at: summary.began,
-        directory: request.into.clone(),
-        files,
-        bytes: ByteCount(bytes),
-        refused,
-        files_s: began.elapsed().as_secs_f64(),
-    })
+    Ok((files, refused))
 }
 
 fn choose<'a>(
@@ -160,29 +245,37 @@ fn choose<'a>(
 }
 
 /// Makes folders and files and writes what is in them.
-fn contents(point: &Point, into: &Path, each: &(dyn Fn(u64) + Sync)) -> Result<u64, RestoreError> {
+fn contents(
+    point: &Point,
+    ground: &Ground<'_>,
+    each: &(dyn Fn(u64) + Sync),
+) -> Result<(), RestoreError> {
     let mut batch = Batch::default();
-    let mut bytes = 0_u64;
+    let mut gaps = Gaps::new(ground.directory, Gap::Clear);
     for part in point.walk() {
         let part = part?;
-        let path = into.join(decode(&part.path));
+        let path = decode(&part.path);
+        let full = ground.directory.join(&path);
         match part.record.kind {
-            RecordKind::Directory => super::files::make_folder(&path, Owner(None))?,
+            RecordKind::Directory => make_folder(&full, Owner(None))?,
             RecordKind::Hardlink | RecordKind::Symlink => {}
             RecordKind::File => {
                 if !part.is_more {
-                    super::files::create_sized(&path, part.record.size, Owner(None))?;
-                    bytes = bytes.saturating_add(part.record.size);
+                    create_sized(&full, part.record.size, ground)?;
+                }
+                if ground.is_resumed {
+                    gaps.add(&path, &part)?;
                 }
                 batch.add(path, &part);
             }
         }
         if batch.is_full() {
-            write_batch(point, std::mem::take(&mut batch), each)?;
+            let full = std::mem::take(&mut batch);
+            work_batch(point, full, (ground, Task::Write), each)?;
         }
     }
-    write_batch(point, batch, each)?;
-    Ok(bytes)
+    gaps.finish()?;
+    work_batch(point, batch, (ground, Task::Write), each)
 }
 
 fn link(
@@ -201,12 +294,28 @@ fn link(
                 }
                 .into());
             }
-            fs::hard_link(into.join(decode(target)), path)
+            let first = into.join(decode(target));
+            tolerate_same(fs::hard_link(&first, path), || is_same_file(&first, path))
         }
-        RecordKind::Symlink => symlink(decode(target), path),
+        RecordKind::Symlink => tolerate_same(symlink(decode(target), path), || {
+            fs::read_link(path).is_ok_and(|found| found == decode(target))
+        }),
         RecordKind::Directory | RecordKind::File => Ok(()),
     };
     made.map_err(|source| failed("link", path, source))
+}
+
+/// What an interrupted restore has made already is fine.
+fn tolerate_same(made: io::Result<()>, is_same: impl Fn() -> bool) -> io::Result<()> {
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same() => Ok(()),
+        made => made,
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| fs::symlink_metadata(path).map(|facts| (facts.dev(), facts.ino()));
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Sets owner, permission bits, attributes and time, in the order in which none undoes another.
@@ -240,7 +349,9 @@ fn dress(path: &Path, record: &FileRecord, refused: &mut u64) -> Result<(), Rest
         tolerate(set.map_err(Into::into))?;
     }
     let time = mtime_ns.map(moment);
-    let opened = File::open(path).map_err(|source| failed("open", path, source))?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map(fs::File::from);
+    let opened = opened.map_err(|source| failed("open", path, source.into()))?;
     if let Some(time) = time {
         tolerate(opened.set_times(FileTimes::new().set_modified(time)))?;
     }

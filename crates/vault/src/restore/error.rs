@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use holdfast_core::{Code, Coded, Lsn, Untrusted};
+use holdfast_core::{ByteCount, Code, Coded, Lsn, Untrusted};
 
 use crate::repository::RepositoryError;
 
@@ -16,6 +16,14 @@ pub enum RestoreError {
         /// Which directory.
         path: PathBuf,
         /// Why not.
+        why: String,
+    },
+    /// Something else was begun in the directory.
+    #[error("cannot go on in `{}`: {why}", path.display())]
+    Foreign {
+        /// Which directory.
+        path: PathBuf,
+        /// What is in it.
         why: String,
     },
     /// The system refused something while files were written.
@@ -43,6 +51,32 @@ pub enum RestoreError {
         major: u32,
         /// Where it was looked for.
         looked: Vec<PathBuf>,
+    },
+    /// The disk is too small.
+    #[error("`{}` needs {needed} and its disk has {free} free", path.display())]
+    NoRoom {
+        /// The new directory.
+        path: PathBuf,
+        /// Bytes that would be written.
+        needed: ByteCount,
+        /// Bytes that can be.
+        free: ByteCount,
+    },
+    /// What was read back is not what was written.
+    #[error("`{}` is not what was restored, from byte {offset} on", path.display())]
+    NotAsWritten {
+        /// Which file.
+        path: PathBuf,
+        /// The first byte that differs.
+        offset: u64,
+    },
+    /// The older copy cannot spare any work.
+    #[error("cannot take anything from the older copy `{}`: {why}", path.display())]
+    OldCopy {
+        /// Which directory.
+        path: PathBuf,
+        /// Why not.
+        why: String,
     },
     /// The repository cannot give it back.
     #[error(transparent)]
@@ -98,7 +132,11 @@ impl Coded for RestoreError {
     fn code(&self) -> Code {
         match self {
             Self::Directory { .. } => Code::ZU305,
+            Self::Foreign { .. } => Code::ZU331,
             Self::Io { .. } => Code::ZU305,
+            Self::NoRoom { .. } => Code::ZS331,
+            Self::NotAsWritten { .. } => Code::ZI331,
+            Self::OldCopy { .. } => Code::ZU332,
             Self::Ledger { .. } | Self::Tablespace { .. } | Self::Target { .. } => Code::ZU304,
             Self::NoPostgres { .. } => Code::ZU306,
             Self::Repository(error) => error.code(),
@@ -111,10 +149,26 @@ impl Coded for RestoreError {
             Self::Directory { .. } => {
                 "nothing was written; name a directory that is absent or empty".to_owned()
             }
+            Self::Foreign { .. } => {
+                "nothing was written; repeat the command that was begun there, or name a new directory"
+                    .to_owned()
+            }
             Self::Io { path, .. } => format!(
-                "the restore is not complete and nothing else was touched; look at the disk of `{}`, then restore into another new directory",
+                "the restore is not complete and nothing else was touched; look at the disk of `{}`, then run the same command again: it goes on",
                 path.display()
             ),
+            Self::NoRoom { .. } => {
+                "nothing was written; free space, or restore into a directory on a larger disk"
+                    .to_owned()
+            }
+            Self::NotAsWritten { .. } => {
+                "do not use this directory; test its disk and memory, then restore onto another disk"
+                    .to_owned()
+            }
+            Self::OldCopy { .. } => {
+                "nothing was written; leave --delta-from out, or name an older copy of this source"
+                    .to_owned()
+            }
             Self::Ledger { .. } => {
                 "nothing was written; restore `before:POSITION` or to a time instead".to_owned()
             }

@@ -3,15 +3,24 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::RestoreError;
-use super::frames::{Batch, write_batch};
+use rustix::fs::OFlags;
+
+use super::frames::{Batch, Task, work_batch};
+use super::ground::Ground;
+use super::local::{Gap, Gaps};
+use super::{RestoreError, journal};
 use crate::repository::point::Part;
 use crate::repository::{Point, RecordKind, RepositoryError};
 
 /// Files that belong to the server that was, not to the one that will be.
-const LEFT_OUT: [&str; 6] = [
+const LEFT_OUT: [&str; 10] = [
+    // A source that was itself restored may have these.
+    "holdfast.log",
+    journal::FRESH,
+    journal::LOG,
+    journal::NOTE,
     "postmaster.opts",
     "postmaster.pid",
     "recovery.signal",
@@ -37,8 +46,16 @@ pub(super) fn make_directory(path: &Path, owner: Owner) -> Result<(), RestoreErr
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             let mut entries = fs::read_dir(path).map_err(|error| refused(error.to_string()))?;
-            if entries.next().is_some() {
-                return Err(refused("it is not empty".to_owned()));
+            // A restore that was killed at its very beginning leaves a note without its name.
+            let is_other = |entry: io::Result<fs::DirEntry>| {
+                entry.map_or(true, |entry| entry.file_name() != journal::FRESH)
+            };
+            if entries.any(is_other) {
+                let is_restored = fs::symlink_metadata(path.join("holdfast_hba.conf")).is_ok();
+                return Err(refused(match is_restored {
+                    true => "it is not empty: a restore in it is complete, and pg_ctl starts a server on it".to_owned(),
+                    false => "it is not empty".to_owned(),
+                }));
             }
             let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
             fs::set_permissions(path, private).map_err(|error| refused(error.to_string()))?;
@@ -78,17 +95,72 @@ pub(super) fn make_folder(path: &Path, owner: Owner) -> Result<(), RestoreError>
 
 /// Makes a private file for writing; nothing of this name may be there.
 pub(super) fn create(path: &Path, owner: Owner) -> Result<File, RestoreError> {
-    let fresh = OpenOptions::new()
-        .create_new(true)
+    make(path, owner, OpenOptions::new().create_new(true))
+}
+
+/// Makes a private file for writing that is empty; links are not followed.
+pub(super) fn create_or_empty(path: &Path, owner: Owner) -> Result<File, RestoreError> {
+    let file = make(path, owner, OpenOptions::new().create(true))?;
+    fit(&file, path, 0)?;
+    Ok(file)
+}
+
+/// As [`create`], and where a restore goes on, as [`create_or_empty`].
+pub(super) fn create_in(ground: &Ground<'_>, path: &Path) -> Result<File, RestoreError> {
+    match ground.is_resumed {
+        true => create_or_empty(path, ground.owner),
+        false => create(path, ground.owner),
+    }
+}
+
+fn make(path: &Path, owner: Owner, options: &mut OpenOptions) -> Result<File, RestoreError> {
+    let opened = options
         .write(true)
         .mode(0o600)
+        .custom_flags(no_follow())
         .open(path);
-    let file = fresh.map_err(|source| failed("make", path, source))?;
+    let file = opened.map_err(|source| failed("make", path, source))?;
     if let Some((user, group)) = owner.0 {
         fchown(&file, Some(user), Some(group))
             .map_err(|source| failed("give away", path, source))?;
     }
     Ok(file)
+}
+
+/// Opens a file that was made here for writing; links are not followed.
+pub(super) fn open_to_write(path: &Path) -> Result<File, RestoreError> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .custom_flags(no_follow())
+        .open(path);
+    opened.map_err(|source| failed("open", path, source))
+}
+
+fn no_follow() -> i32 {
+    i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0)
+}
+
+/// Makes a file as long as it shall be; what it gains reads as zeros.
+fn fit(file: &File, path: &Path, size: u64) -> Result<(), RestoreError> {
+    match file.metadata().map(|metadata| metadata.len()) {
+        Ok(length) if length == size => Ok(()),
+        _ => file
+            .set_len(size)
+            .map_err(|source| failed("make", path, source)),
+    }
+}
+
+/// Takes the notes of a restore away, when everything that they are for is there.
+pub(super) fn forget_notes(directory: &Path) -> Result<(), RestoreError> {
+    // The one that says whose the directory is goes last.
+    for name in [journal::FRESH, journal::LOG, journal::NOTE] {
+        let path = directory.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| failed("take away", &path, source))?,
+        }
+    }
+    Ok(())
 }
 
 /// Gives a path to the owner.
@@ -110,33 +182,44 @@ pub(super) fn failed(step: &'static str, path: &Path, source: io::Error) -> Rest
     }
 }
 
-/// Writes all files of a restore point below `directory`; `each` is told of every few megabytes.
+/// Writes all files of a restore point; `each` is told of every few megabytes.
 ///
 /// The point's block map is gone through in order, and what it names is read in batches: the memory
 /// in use does not grow with the point.
 pub(super) fn write_all(
     point: &Point,
-    directory: &Path,
-    owner: Owner,
+    ground: &Ground<'_>,
     each: &(dyn Fn(u64) + Sync),
 ) -> Result<u64, RestoreError> {
     let mut batch = Batch::default();
+    let mut gaps = Gaps::new(ground.directory, Gap::Clear);
     let mut bytes = 0_u64;
     for part in point.walk() {
         let part = part?;
-        if let Some(size) = prepare(&part, directory, owner)? {
+        if let Some(size) = prepare(&part, ground)? {
             bytes = bytes.saturating_add(size);
-            batch.add(directory.join(part.path.as_ref()), &part);
+            let path = PathBuf::from(part.path.as_ref());
+            if ground.is_resumed {
+                gaps.add(&path, &part)?;
+            }
+            batch.add(path, &part);
         }
         if batch.is_full() {
-            write_batch(point, std::mem::take(&mut batch), each)?;
+            let full = std::mem::take(&mut batch);
+            work_batch(point, full, (ground, Task::Write), each)?;
         }
     }
-    write_batch(point, batch, each)?;
+    gaps.finish()?;
+    work_batch(point, batch, (ground, Task::Write), each)?;
     for folder in NEEDED_FOLDERS {
-        make_folder(&directory.join(folder), owner)?;
+        make_folder(&ground.directory.join(folder), ground.owner)?;
     }
     Ok(bytes)
+}
+
+/// Tells whether a file of a cluster is not brought back.
+pub(super) fn is_left_out(path: &str) -> bool {
+    LEFT_OUT.contains(&path) || path.starts_with("pg_wal/")
 }
 
 pub(super) fn thread_gone() -> RepositoryError {
@@ -147,39 +230,43 @@ pub(super) fn thread_gone() -> RepositoryError {
 }
 
 /// Makes a folder, or a file that is as long as it will be; returns the bytes of a file that is wanted.
-fn prepare(part: &Part, directory: &Path, owner: Owner) -> Result<Option<u64>, RestoreError> {
+fn prepare(part: &Part, ground: &Ground<'_>) -> Result<Option<u64>, RestoreError> {
     let path = part.path.as_ref();
-    let full = directory.join(path);
+    let full = ground.directory.join(path);
     match part.record.kind {
-        RecordKind::Directory => make_folder(&full, owner).map(|()| None),
+        RecordKind::Directory => make_folder(&full, ground.owner).map(|()| None),
         // A link of the source must not be followed; what a tablespace holds comes as files.
         RecordKind::Hardlink | RecordKind::Symlink => Ok(None),
-        RecordKind::File if LEFT_OUT.contains(&path) || path.starts_with("pg_wal/") => Ok(None),
+        RecordKind::File if is_left_out(path) => Ok(None),
         RecordKind::File if part.is_more => Ok(Some(0)),
         RecordKind::File => {
             let size = part.record.size;
-            create_sized(&full, size, owner)?;
+            create_sized(&full, size, ground)?;
             Ok(Some(size))
         }
     }
 }
 
 /// Makes a file of this size, and its folder if need be: what is not written of it is a hole.
-pub(super) fn create_sized(path: &Path, size: u64, owner: Owner) -> Result<(), RestoreError> {
-    let file = match create(path, owner) {
+pub(super) fn create_sized(
+    path: &Path,
+    size: u64,
+    ground: &Ground<'_>,
+) -> Result<(), RestoreError> {
+    let open = || match ground.is_resumed {
+        true => make(path, ground.owner, OpenOptions::new().create(true)),
+        false => create(path, ground.owner),
+    };
+    let file = match open() {
         Err(RestoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             if let Some(parent) = path.parent() {
-                make_folder(parent, owner)?;
+                make_folder(parent, ground.owner)?;
             }
-            create(path, owner)?
+            open()?
         }
-        created => created?,
+        opened => opened?,
     };
-    if size > 0 {
-        file.set_len(size)
-            .map_err(|source| failed("make", path, source))?;
-    }
-    Ok(())
+    fit(&file, path, size)
 }
 
 /// Folders that PostgreSQL will not make itself.

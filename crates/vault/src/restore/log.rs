@@ -8,7 +8,9 @@ use std::path::Path;
 use holdfast_core::{Lsn, Timestamp};
 use holdfast_wire::pg::wal::{Event, Record, WalError, WalReader};
 
-use super::files::{Owner, create};
+use super::files::create_in;
+use super::ground::Ground;
+use super::journal::Segments;
 use super::line::Stretch;
 use super::plan::{Plan, Stop};
 use super::tablespace::{self, Made};
@@ -41,19 +43,19 @@ pub(super) struct Brought {
 /// Of what follows the record at which recovery stops nothing is brought.
 pub(super) fn bring(
     plan: &Plan,
-    directory: &Path,
-    owner: Owner,
+    ground: &Ground<'_>,
     each: &dyn Fn(u64),
 ) -> Result<Brought, RestoreError> {
-    let folder = directory.join("pg_wal");
+    let folder = ground.directory.join("pg_wal");
+    let segments = Segments::open(ground)?;
     let mut brought = Brought::default();
     let mut prefix = Vec::new();
     for (timeline, text) in &plan.histories {
-        put_history(&folder, *timeline, text, owner)?;
+        put_history(ground, &folder, *timeline, text)?;
     }
     for (index, stretch) in plan.stretches.iter().enumerate() {
         if let Some(text) = &stretch.history {
-            put_history(&folder, stretch.at.timeline, text, owner)?;
+            put_history(ground, &folder, stretch.at.timeline, text)?;
         }
         // Records may straddle a switch of timelines, and the newest commit is all that is wanted.
         let mut scan = Scan::new(stretch, plan.stop);
@@ -61,10 +63,20 @@ pub(super) fn bring(
         let pieces: Vec<&Piece> = stretch.log.pieces.iter().collect();
         while start < scan.end_needed() && stretch.from < stretch.to {
             let known = std::mem::take(&mut prefix);
-            let filled = fill((&plan.reader, &stretch.at), &pieces, start, known)?;
-            let path = folder.join(stretch.at.segment_name(start));
-            write(&path, &filled, &stretch.at, owner)?;
-            let length = u64::try_from(filled.len()).unwrap_or(0);
+            let name = stretch.at.segment_name(start);
+            let filled = match segments.kept(ground, &name, stretch.at.segment_bytes) {
+                Some(kept) => {
+                    ground.counts.resumed(bytes_of(&kept));
+                    kept
+                }
+                None => {
+                    let filled = fill((&plan.reader, &stretch.at), &pieces, start, known)?;
+                    ground.counts.fetched(bytes_of(&filled));
+                    write((ground, &segments), &folder, (&name, &filled), &stretch.at)?;
+                    filled
+                }
+            };
+            let length = bytes_of(&filled);
             scan.feed(start, &filled);
             each(length);
             brought.bytes = brought.bytes.saturating_add(length);
@@ -87,14 +99,18 @@ pub(super) fn bring(
     Ok(brought)
 }
 
+fn bytes_of(content: &[u8]) -> u64 {
+    u64::try_from(content.len()).unwrap_or(u64::MAX)
+}
+
 fn put_history(
+    ground: &Ground<'_>,
     folder: &Path,
     timeline: u32,
     text: &[u8],
-    owner: Owner,
 ) -> Result<(), RestoreError> {
     let path = folder.join(format!("{timeline:08X}.history"));
-    let file = create(&path, owner)?;
+    let file = create_in(ground, &path)?;
     file.write_all_at(text, 0)
         .map_err(|source| written(&path, source))
 }
@@ -210,8 +226,14 @@ fn spool_file(path: &Path, at: &WalPlace) -> Result<Vec<u8>, RepositoryError> {
 }
 
 /// Writes a file of the segment's full size; what is not kept of it reads as zeros.
-fn write(path: &Path, filled: &[u8], at: &WalPlace, owner: Owner) -> Result<(), RestoreError> {
-    let file = create(path, owner)?;
+fn write(
+    (ground, segments): (&Ground<'_>, &Segments),
+    folder: &Path,
+    (name, filled): (&str, &[u8]),
+    at: &WalPlace,
+) -> Result<(), RestoreError> {
+    let path = &folder.join(name);
+    let file = create_in(ground, path)?;
     let last = u64::from(at.segment_bytes).saturating_sub(1);
     let is_whole = u64::try_from(filled.len()).is_ok_and(|length| length > last);
     file.write_all_at(filled, 0)
@@ -222,7 +244,11 @@ fn write(path: &Path, filled: &[u8], at: &WalPlace, owner: Owner) -> Result<(), 
                 file.write_all_at(&[0], last)
             }
         })
-        .map_err(|source| written(path, source))
+        .map_err(|source| written(path, source))?;
+    match is_whole {
+        true => segments.wrote(name, filled),
+        false => Ok(()),
+    }
 }
 
 fn written(path: &Path, source: std::io::Error) -> RestoreError {

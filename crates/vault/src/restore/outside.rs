@@ -24,7 +24,7 @@ pub(super) fn check(into: &Path, place: &Place) -> Result<(), RestoreError> {
 }
 
 /// The path without links, as far as it exists.
-fn resolve(path: &Path) -> PathBuf {
+pub(super) fn resolve(path: &Path) -> PathBuf {
     let existing = path
         .ancestors()
         .find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));

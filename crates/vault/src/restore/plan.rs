@@ -1,6 +1,6 @@
 //! What a restore will do, decided before anything is written.
 
-use holdfast_core::{Lsn, Timestamp};
+use holdfast_core::{Lsn, PointId, Timestamp};
 
 use super::choose::Choice;
 use super::line::{Stretch, Walk};
@@ -38,14 +38,19 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Decides, or says what is possible instead.
+    /// Decides, or says what is possible instead; `begun` is the point that a restore was begun with.
     pub(super) fn make(
         place: &Place,
         request: &RestoreRequest,
         now: Timestamp,
+        begun: Option<&PointId>,
     ) -> Result<Self, RestoreError> {
         let reader = Reader::open(&place.repository, place.vault_key)?;
-        let bases = reader.bases(&request.source)?;
+        let mut bases = reader.bases(&request.source)?;
+        if let Some(begun) = begun {
+            // What is there already is of this one, whatever has come since.
+            bases.retain(|base| base.point == *begun);
+        }
         if bases.is_empty() {
             return Err(RepositoryError::NoPoints(request.source.clone()).into());
         }
@@ -69,6 +74,12 @@ impl Plan {
             notes: chosen.notes,
             reader,
         })
+    }
+
+    /// Returns how many bytes of log will be written at most.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let lengths = self.stretches.iter().map(|s| s.to.since(s.from).0);
+        lengths.fold(0, u64::saturating_add)
     }
 
     /// Returns the last timeline.

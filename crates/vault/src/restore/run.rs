@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::ByteCount;
 
+use super::ground::Ground;
+use super::journal::{self, Note};
 use super::log::{self, Brought};
 use super::plan::{Plan, Stop};
 use super::programs::{self, Programs};
 use super::server::{self, LocalServer};
 use super::settings::{self, Wanted};
+use super::verify::{self, Verified};
 use super::{
-    Place, Progress, ProgressFn, RestoreError, RestorePhase, RestoreRequest, Restored,
-    ServerAddress, Start, files, outside, tablespace,
+    Place, Progress, ProgressFn, ReadBack, RestoreError, RestorePhase, RestoreRequest, Restored,
+    ServerAddress, Start, files, old, outside, room, tablespace,
 };
 use crate::config::system_clock;
 
@@ -42,18 +45,22 @@ pub(crate) fn restore_locally(
     progress: &ProgressFn,
 ) -> Result<(Restored, Option<LocalServer>), RestoreError> {
     let clock = Watch::start(progress);
-    let plan = Plan::make(place, request, system_clock()())?;
+    let (plan, begun) = plan(place, request)?;
     let major = plan.base.major;
     let programs = choose_programs(place, request, major)?;
     let port = match request.start {
         Start::Yes { port } => server::choose_port(port, &request.into)?,
         Start::No => 5432,
     };
-    let (bytes, brought) = write(&plan, request, &programs, &clock)?;
+    let owner = programs::owner(programs.account.as_ref());
+    let mut ground = Ground::new(&request.into, owner, &request.ways);
+    ground.is_resumed = begun;
+    let (bytes, brought) = write(&plan, request, &ground, &clock)?;
+    let verified = read_back(&plan, request, &ground, &clock)?;
     let sockets = server::socket_folder(&request.into, &programs)?;
     let stop = settled_stop(&plan, &brought, request)?;
     settings::write(&Wanted {
-        directory: &request.into,
+        ground: &ground,
         major,
         minor: programs.minor,
         timeline: plan.timeline(),
@@ -61,7 +68,6 @@ pub(crate) fn restore_locally(
         port,
         sockets: &sockets,
         libraries: &programs.libraries(),
-        owner: programs::owner(programs.account.as_ref()),
     })?;
     let files_s = clock.seconds();
     let mut notes = plan.notes.clone();
@@ -77,14 +83,19 @@ pub(crate) fn restore_locally(
         wal_end: brought.end,
         newest_commit: brought.newest_commit,
         bytes: ByteCount(bytes.saturating_add(brought.bytes)),
+        came: ground.counts.came(),
+        verified,
         files_s,
         promoted_s: None,
         server: None,
     };
     if request.start == Start::No {
         sync(&request.into)?;
+        files::forget_notes(&request.into)?;
         return Ok((restored, None));
     }
+    // From here on the directory is the server's, and no restore writes into it again.
+    files::forget_notes(&request.into)?;
     let starting = server::start(&request.into, &programs, major)?;
     let promoted = starting.wait(&|| clock.tell(RestorePhase::Replay, 0));
     let local = promoted.and_then(|promoted| promoted.first_write(&sockets, port))?;
@@ -96,6 +107,44 @@ pub(crate) fn restore_locally(
         log: local.log.clone(),
     });
     Ok((restored, Some(local)))
+}
+
+/// Decides what will be done, and refuses what cannot be before a byte is written; also tells whether
+/// an interrupted restore goes on.
+fn plan(place: &Place, request: &RestoreRequest) -> Result<(Plan, bool), RestoreError> {
+    let into = request.into.as_path();
+    let note = |point| {
+        let at = request.at.to_string();
+        Note::new(&request.source, at, request.timeline, point)
+    };
+    let begun = journal::find(into)?;
+    if let Some(begun) = &begun {
+        journal::same(begun, &note(&begun.point), into)?;
+    }
+    let point = begun.as_ref().map(|begun| &begun.point);
+    let plan = Plan::make(place, request, system_clock()(), point)?;
+    if let Some(old) = &request.ways.delta_from {
+        old::check(old, into, Some(plan.base.system_identifier))?;
+    }
+    room::check(into, plan.base.bytes.0.saturating_add(plan.log_bytes()))?;
+    Ok((plan, begun.is_some()))
+}
+
+/// Reads everything back when that was asked for.
+fn read_back(
+    plan: &Plan,
+    request: &RestoreRequest,
+    ground: &Ground<'_>,
+    clock: &Watch,
+) -> Result<Option<Verified>, RestoreError> {
+    if request.ways.check == ReadBack::No {
+        return Ok(None);
+    }
+    // What is only in memory cannot be read from the disk.
+    sync(ground.directory)?;
+    clock.total.fetch_add(plan.base.bytes.0, Ordering::Relaxed);
+    let each = |bytes: u64| clock.tell(RestorePhase::Verify, bytes);
+    verify::cluster(&plan.point, ground, (plan.base.start_lsn, &each)).map(Some)
 }
 
 /// Finds what runs the restored files and who owns them.
@@ -130,23 +179,23 @@ fn choose_programs(
 fn write(
     plan: &Plan,
     request: &RestoreRequest,
-    programs: &Programs,
+    ground: &Ground<'_>,
     clock: &Watch,
 ) -> Result<(u64, Brought), RestoreError> {
-    let owner = programs::owner(programs.account.as_ref());
-    let into = request.into.as_path();
-    files::make_directory(into, owner)?;
+    let (into, owner) = (ground.directory, ground.owner);
+    if !ground.is_resumed {
+        files::make_directory(into, owner)?;
+        let at = request.at.to_string();
+        let note = Note::new(&request.source, at, request.timeline, &plan.base.point);
+        note.write(into, owner)?;
+    }
     files::make_folder(&into.join("pg_wal"), owner)?;
-    let log_bytes: u64 = plan.stretches.iter().map(|s| s.to.since(s.from).0).sum();
-    let total = plan.base.bytes.0.saturating_add(log_bytes);
+    let total = plan.base.bytes.0.saturating_add(plan.log_bytes());
     clock.total.store(total, Ordering::Relaxed);
     std::thread::scope(|scope| {
-        let bringing = scope.spawn(|| {
-            log::bring(plan, into, owner, &|bytes| {
-                clock.tell(RestorePhase::Wal, bytes)
-            })
-        });
-        let written = files::write_all(&plan.point, into, owner, &|bytes| {
+        let bringing =
+            scope.spawn(|| log::bring(plan, ground, &|bytes| clock.tell(RestorePhase::Wal, bytes)));
+        let written = files::write_all(&plan.point, ground, &|bytes| {
             clock.tell(RestorePhase::Files, bytes);
         });
         let brought = bringing.join().map_err(|_| files::thread_gone())?;

@@ -84,10 +84,14 @@ pub(super) fn socket_folder(
             .map_err(|error| failed("name", &near, io::Error::other(error.to_string())))?;
         std::env::temp_dir().join(format!("holdfast-{}", HEXLOWER.encode(&random)))
     };
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&folder)
-        .map_err(|source| failed("make", &folder, source))?;
+    // A source that was itself restored may have one, and a restore that goes on has.
+    let is_there = fs::symlink_metadata(&folder).is_ok_and(|found| found.is_dir());
+    if !is_there {
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|source| failed("make", &folder, source))?;
+    }
     own(&folder, owner(programs.account.as_ref()))?;
     Ok(folder)
 }

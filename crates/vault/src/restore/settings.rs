@@ -8,7 +8,8 @@ use std::path::Path;
 use holdfast_core::Timestamp;
 
 use super::RestoreError;
-use super::files::{Owner, create, failed};
+use super::files::{create_in, failed};
+use super::ground::Ground;
 use super::plan::Stop;
 
 /// The file with PostgreSQL's main settings.
@@ -22,7 +23,7 @@ const IDENT: &str = "holdfast_ident.conf";
 
 /// What the settings depend on.
 pub(super) struct Wanted<'a> {
-    pub(super) directory: &'a Path,
+    pub(super) ground: &'a Ground<'a>,
     pub(super) major: u32,
     pub(super) minor: u32,
     pub(super) timeline: u32,
@@ -32,12 +33,11 @@ pub(super) struct Wanted<'a> {
     pub(super) sockets: &'a Path,
     /// Folders with the libraries of the PostgreSQL that will run it, when it is known.
     pub(super) libraries: &'a [std::path::PathBuf],
-    pub(super) owner: Owner,
 }
 
 /// Writes everything that makes the data directory recover to its target and stay by itself.
 pub(super) fn write(wanted: &Wanted<'_>) -> Result<(), RestoreError> {
-    let directory = wanted.directory;
+    let directory = wanted.ground.directory;
     let main = read(&directory.join(MAIN))?;
     let auto = read(&directory.join(AUTO))?;
     let preload = preload(&main, &auto, wanted.libraries);
@@ -47,16 +47,16 @@ pub(super) fn write(wanted: &Wanted<'_>) -> Result<(), RestoreError> {
         let value = value.replace('\\', "\\\\").replace('\'', "''");
         text.push_str(&format!("{name} = '{value}'\n"));
     }
-    replace(directory, AUTO, &text, wanted.owner)?;
+    replace(wanted.ground, AUTO, &text)?;
     let main = if main.is_empty() {
         MINIMAL.to_owned()
     } else {
         disarm_lines(&main)
     };
-    replace(directory, MAIN, &main, wanted.owner)?;
-    replace(directory, HBA, ADMITTED, wanted.owner)?;
-    replace(directory, IDENT, "", wanted.owner)?;
-    replace(directory, "recovery.signal", "", wanted.owner)
+    replace(wanted.ground, MAIN, &main)?;
+    replace(wanted.ground, HBA, ADMITTED)?;
+    replace(wanted.ground, IDENT, "")?;
+    replace(wanted.ground, "recovery.signal", "")
 }
 
 /// Every source may keep its settings outside of the data directory, as Debian does.
@@ -70,7 +70,7 @@ const ADMITTED: &str = "# Written by holdfast: the roles and passwords are those
 
 /// Returns the settings that win over those of the source.
 fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
-    let within = |name: &str| wanted.directory.join(name).display().to_string();
+    let within = |name: &str| wanted.ground.directory.join(name).display().to_string();
     let mut all: Vec<(&'static str, String)> = QUIET
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
@@ -261,10 +261,11 @@ fn read(path: &Path) -> Result<String, RestoreError> {
 }
 
 /// Writes a file anew beside the old one and gives it the old one's name.
-fn replace(directory: &Path, name: &str, text: &str, owner: Owner) -> Result<(), RestoreError> {
+fn replace(ground: &Ground<'_>, name: &str, text: &str) -> Result<(), RestoreError> {
+    let directory = ground.directory;
     let fresh = directory.join(format!("{name}.holdfast"));
     let path = directory.join(name);
-    let file = create(&fresh, owner)?;
+    let file = create_in(ground, &fresh)?;
     file.write_all_at(text.as_bytes(), 0)
         .and_then(|()| fs::rename(&fresh, &path))
         .map_err(|source| failed("write", &path, source))
@@ -272,6 +273,8 @@ fn replace(directory: &Path, name: &str, text: &str, owner: Owner) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::Owner;
+    use super::super::ground::Ways;
     use super::*;
 
     #[test]
@@ -306,10 +309,12 @@ mod tests {
 
     #[test]
     fn each_version_gets_the_settings_that_it_knows() {
+        let ways = Ways::default();
         let directory = Path::new("/restored");
+        let ground = Ground::new(directory, Owner(None), &ways);
         for major in 13..=18 {
             let wanted = Wanted {
-                directory,
+                ground: &ground,
                 major,
                 minor: 0,
                 timeline: 1,
@@ -317,7 +322,6 @@ mod tests {
                 port: 5432,
                 sockets: directory,
                 libraries: &[],
-                owner: Owner(None),
             };
             let all = settings(&wanted, "");
             let has = |name: &str| all.iter().filter(|(known, _)| *known == name).count() == 1;

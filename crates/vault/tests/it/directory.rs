@@ -15,8 +15,8 @@ use holdfast_store::ledger::Ledger;
 use holdfast_testing::dirs::TestDir;
 use holdfast_vault::{
     DirectoryConfig, DirectoryRequest, DrillConfig, LagAgainst, Place, PostgresConfig, ProgressFn,
-    ProofState, RestoreTarget, RestoredDirectory, Running, SpanKind, Vault, VaultConfig, points,
-    restore_directory, system_clock,
+    ProofState, RestoreTarget, RestoredDirectory, Running, SpanKind, Vault, VaultConfig, Ways,
+    points, restore_directory, system_clock,
 };
 
 use crate::capture::scene::Scene;
@@ -69,6 +69,7 @@ impl Kept {
             source: NAME.parse().unwrap(),
             at,
             into: dir.path().join("files"),
+            ways: Ways::default(),
         };
         let quiet: ProgressFn = Arc::new(|_| {});
         let restored = restore_directory(&self.scene.place(), &request, &quiet).unwrap();

@@ -397,13 +397,17 @@ pub fn execute(url: &str, sql: &str) {
 }
 
 pub fn ask(url: &str, sql: &str) -> String {
+    try_ask(url, sql).unwrap()
+}
+
+pub fn try_ask(url: &str, sql: &str) -> Result<String, tokio_postgres::Error> {
     block_on(async {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
         let driver = tokio::spawn(connection);
-        let row = client.query_one(sql, &[]).await.unwrap();
+        let row = client.query_one(sql, &[]).await;
         drop(client);
         let _ = driver.await;
-        row.get::<_, Option<String>>(0).unwrap_or_default()
+        Ok(row?.get::<_, Option<String>>(0).unwrap_or_default())
     })
 }
 

@@ -23,7 +23,11 @@ mod repository;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod retention;
+#[cfg(test)]
+mod stock;
 #[cfg(test)]
 mod targets;
 #[cfg(test)]

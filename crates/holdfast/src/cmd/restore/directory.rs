@@ -1,14 +1,12 @@
 //! `holdfast restore` of a directory.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use holdfast_core::SourceName;
 use holdfast_vault::{
-    DirectoryRequest, Progress, ProgressFn, RestoreTarget, RestoredDirectory, restore_directory,
+    DirectoryRequest, Progress, ProgressFn, RestorePhase, RestoredDirectory, restore_directory,
 };
 
-use super::bar;
+use super::{bar, came, read_back};
 use crate::config::Config;
 use crate::report::{Done, Output};
 use crate::wiring::vault;
@@ -17,17 +15,18 @@ use crate::wiring::vault;
 ///
 /// # Errors
 /// The restore's own error; what was there before is as it was.
-pub fn run(config: &Config, source: SourceName, at: &str, into: PathBuf, output: Output) -> Done {
-    let at: RestoreTarget = at.parse::<RestoreTarget>()?;
-    let request = DirectoryRequest { source, at, into };
+pub fn run(config: &Config, request: &DirectoryRequest, output: Output) -> Done {
     let bar = bar(output);
     let shown = bar.clone();
     let progress: ProgressFn = Arc::new(move |progress: Progress| {
         shown.set_length(progress.total.0);
         shown.set_position(progress.done.0);
-        shown.set_message("files");
+        shown.set_message(match progress.phase {
+            RestorePhase::Verify => "reading back",
+            RestorePhase::Files | RestorePhase::Replay | RestorePhase::Wal => "files",
+        });
     });
-    let restored = restore_directory(&vault::place(config)?, &request, &progress);
+    let restored = restore_directory(&vault::place(config)?, request, &progress);
     bar.finish_and_clear();
     let restored = restored?;
     output.result(&restored, || describe(&restored));
@@ -36,7 +35,7 @@ pub fn run(config: &Config, source: SourceName, at: &str, into: PathBuf, output:
 
 fn describe(restored: &RestoredDirectory) -> String {
     let mut text = format!(
-        "{} as of {} is in {} ({} files, {}, {:.1} s)",
+        "{} as of {} is in {} ({} files, {}, {:.1} s)\n",
         restored.source,
         restored.at,
         restored.directory.display(),
@@ -44,9 +43,13 @@ fn describe(restored: &RestoredDirectory) -> String {
         restored.bytes,
         restored.files_s
     );
+    text.push_str(&came(&restored.came));
+    if let Some(verified) = &restored.verified {
+        text.push_str(&read_back(verified));
+    }
     if restored.refused > 0 {
         text.push_str(&format!(
-            "\n{} owners or attributes could not be set by this account; run it as root to set them",
+            "{} owners or attributes could not be set by this account; run it as root to set them",
             restored.refused
         ));
     }
