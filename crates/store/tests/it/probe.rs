@@ -59,6 +59,9 @@ fn a_bucket_is_called_immutable_after_a_key_that_may_delete_was_refused_everythi
             "take the lock away",
             "delete",
             "delete past governance",
+            "delete among several",
+            "suspend versions",
+            "a wrong key",
             "delete what is not locked",
             "the object afterwards"
         ]
@@ -134,6 +137,8 @@ fn a_storage_that_gives_way_once_is_called_advisory_and_why() {
         ("?retention=", 6, "take the lock away"),
         ("DELETE /", 2, "delete"),
         ("DELETE /", 3, "delete past governance"),
+        ("POST /", 1, "delete among several"),
+        ("?versioning=", 2, "suspend versions"),
     ] {
         let proxy = S3Proxy::start(storage.address()).unwrap();
         proxy.pass(on, past - 1);

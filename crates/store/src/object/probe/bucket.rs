@@ -1,25 +1,28 @@
 //! The probe of a bucket: an object that is locked, and everything that would take it away.
 
+mod attempt;
+
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use holdfast_core::{CheckOutcome, Timestamp, Untrusted};
+use holdfast_core::{CheckOutcome, Secret, Timestamp, Untrusted};
 
 use super::{Findings, TargetReport};
 use crate::limits;
 use crate::object::s3::versions::{self, Version, Versions};
 use crate::object::s3::xml::Element;
 use crate::object::s3::{
-    self, COMPLIANCE, Client, CredentialSource, PROBES, Request, S3Error, S3Location,
+    self, COMPLIANCE, Client, CredentialSource, Credentials, PROBES, Request, S3Error, S3Location,
 };
 use crate::object::{ObjectError, Promise};
+use attempt::{
+    BYPASS, ENABLED, SUSPENDED, Taken, attempt, each, refusal, remove, retain, unreadable,
+    versioning,
+};
 
 /// What the probe object holds, and what others try to put in its place.
 const BODY: &[u8] = b"This object must stay as it is until its lock ends.\n";
 const OTHER: &[u8] = b"This object must not be read in the place of the first.\n";
-/// Set with a request, it takes back locks in governance mode.
-const BYPASS: &str = "x-amz-bypass-governance-retention";
-
 pub(super) fn probe(
     location: &S3Location,
     strong: Option<&CredentialSource>,
@@ -85,13 +88,6 @@ struct Locked {
     until: Timestamp,
 }
 
-/// How the storage took a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Taken {
-    Performed,
-    Refused(String),
-}
-
 impl Trial {
     fn run(&mut self) -> Result<Promise, S3Error> {
         let advisory = |why: Option<String>| Promise::Advisory {
@@ -111,6 +107,8 @@ impl Trial {
         };
         self.shorten(&locked)?;
         self.delete(&locked)?;
+        self.suspend()?;
+        self.wrong_key()?;
         let may_delete = self.control()?;
         self.stays(&locked)?;
         Ok(match self.findings.worst() {
@@ -312,7 +310,7 @@ impl Trial {
         let body = s3::retention(COMPLIANCE, longer);
         let mut performed = Vec::new();
         for key in &self.keys {
-            let request = retain(&self.name, locked, &body);
+            let request = retain(&self.name, &locked.version, &body);
             if attempt(&key.client, &request)? == Taken::Performed {
                 performed.push(key.whose);
             }
@@ -344,7 +342,7 @@ impl Trial {
             ("take the lock away", &none, Some("true")),
         ] {
             let ask = |key: &Key| {
-                let mut request = retain(&self.name, locked, body);
+                let mut request = retain(&self.name, &locked.version, body);
                 if let Some(bypass) = bypass {
                     request = request.header(BYPASS, bypass);
                 }
@@ -368,6 +366,60 @@ impl Trial {
             let refused = self.refused_to_all(ask)?;
             self.findings.is(name, refused);
         }
+        let several = format!(
+            "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Object><Key>{}</Key>\
+             <VersionId>{}</VersionId></Object></Delete>",
+            self.name, locked.version.id
+        );
+        let refused = self.refused_to_all(|key| {
+            let request = Request::new("delete versions", "POST", "")
+                .query("delete", "")
+                .header("content-type", "application/xml")
+                .header(BYPASS, "true")
+                .body(several.as_bytes());
+            // It answers 200 and says of each object what became of it.
+            Ok(match key.client.send(&request) {
+                Ok(answer) => each(&answer.body),
+                Err(error) => Taken::Refused(refusal(&error).ok_or(error)?),
+            })
+        })?;
+        self.findings.is("delete among several", refused);
+        Ok(())
+    }
+
+    /// Without versions a newer object would take the place of an older one. What was permitted is taken
+    /// back at once.
+    fn suspend(&mut self) -> Result<(), S3Error> {
+        let refused = self.refused_to_all(|key| {
+            let taken = attempt(&key.client, &versioning(SUSPENDED))?;
+            if taken == Taken::Performed {
+                attempt(&key.client, &versioning(ENABLED))?;
+            }
+            Ok(taken)
+        })?;
+        self.findings.is("suspend versions", refused);
+        Ok(())
+    }
+
+    /// A storage that takes any key keeps nothing from anybody.
+    fn wrong_key(&mut self) -> Result<(), S3Error> {
+        let location = S3Location {
+            credentials: CredentialSource::new(|| {
+                Ok(Credentials {
+                    access_key_id: "NOBODY".to_owned(),
+                    secret_access_key: Secret::new("nothing"),
+                    session_token: None,
+                })
+            }),
+            ..self.own()?.location().clone()
+        };
+        let list = Request::new("list", "GET", "").query("prefix", PROBES);
+        let seen = match Client::new(&location)?.send(&list) {
+            Ok(_) => Err("a key that nobody was given can list the bucket".to_owned()),
+            Err(S3Error::Credentials { why, .. }) => Ok(format!("refused: {}", Untrusted(&why))),
+            Err(error) => Ok(format!("refused: {}", refusal(&error).ok_or(error)?)),
+        };
+        self.findings.is("a wrong key", seen);
         Ok(())
     }
 
@@ -463,31 +515,4 @@ impl Trial {
             Err(error) => refusal(&error).map(Err).ok_or(error),
         }
     }
-}
-
-/// Asks for something that should be refused.
-fn attempt(client: &Client, request: &Request<'_>) -> Result<Taken, S3Error> {
-    match client.send(request) {
-        Ok(_) => Ok(Taken::Performed),
-        Err(error) => refusal(&error).map(Taken::Refused).ok_or(error),
-    }
-}
-
-/// The storage's words when it said no, rather than failed.
-fn refusal(error: &S3Error) -> Option<String> {
-    let (status, code) = error.answer()?;
-    let is_no = (400..500).contains(&status) || status == 501;
-    is_no.then(|| format!("{status} {}", Untrusted(code)))
-}
-
-fn unreadable() -> String {
-    "the answer is not readable".to_owned()
-}
-
-fn retain<'a>(name: &'a str, locked: &Locked, body: &'a str) -> Request<'a> {
-    versions::retain(name, &locked.version, body.as_bytes())
-}
-
-fn remove<'a>(name: &'a str, version: &Version) -> Request<'a> {
-    Request::new("delete a version", "DELETE", name).query("versionId", &version.id)
 }
