@@ -8,6 +8,7 @@ mod base;
 mod error;
 mod incremental;
 mod links;
+mod pace;
 mod prepare;
 mod ship;
 mod slot;

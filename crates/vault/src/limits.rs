@@ -21,6 +21,10 @@ pub const SLOT_NAME_BYTES: usize = 63;
 pub const STREAM_SILENCE: Duration = Duration::from_secs(60);
 /// How often the source is told our position while nothing happens.
 pub const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// How long log that no commit waits for gathers in the socket before it is taken in.
+pub const GATHER: Duration = Duration::from_millis(5);
+/// How long log that no commit waits for may be here before it is durable.
+pub const SYNC_EVERY: Duration = Duration::from_millis(100);
 /// How long a WAL stream may send nothing before the source is asked for a sign of life.
 pub const STREAM_QUIET: Duration = Duration::from_secs(20);
 /// The first wait before connecting again; it doubles up to [`BACKOFF_MAX`].

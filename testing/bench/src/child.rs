@@ -53,5 +53,8 @@ pub fn run(child: Child) -> Result<()> {
     }
 }
 
+/// What a vault writes when it has drilled its newest point.
+pub const DRILLED: &str = "\"event\":\"drilled\"";
+
 /// The name of the one source.
 const SOURCE: &str = "prod";

@@ -343,7 +343,8 @@ impl Base<'_> {
         let start = self.position(0)?;
         let turn = self.capture.budget.base(&self.capture.stop);
         self.turn = turn.map(|turn| (Instant::now(), turn));
-        self.capture.changes.starts(start.lsn);
+        let at = (start.timeline, start.lsn);
+        self.capture.changes_start(&self.cluster, at);
         let rows = self.results.get(1).map_or(&[][..], Vec::as_slice);
         let mut tablespaces = Vec::new();
         for values in rows {
@@ -361,7 +362,6 @@ impl Base<'_> {
             }
         }
         if let Some(onto) = self.onto.take() {
-            let at = (start.timeline, start.lsn);
             let known = onto.known();
             let changes = self.capture.changed_until(&self.cluster, known, at)?;
             let parent = &onto.parent;

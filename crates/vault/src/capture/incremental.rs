@@ -102,7 +102,7 @@ impl Capture {
         let _turn = self.budget.base(&self.stop);
         self.changes.begin();
         let start = session.begin()?;
-        self.changes.starts(start.1);
+        self.changes_start(&cluster, start);
         let listing = session.list()?;
         let tablespaces = session.tablespaces()?;
         let changes = self.changed_until(&cluster, known, start)?;

@@ -3,9 +3,11 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_core::Lsn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::Notify;
 
@@ -87,10 +89,27 @@ pub(super) struct News {
 pub(super) struct Board {
     news: Mutex<News>,
     changed: Condvar,
+    /// Positions below this are no news to the shipper.
+    wanted: AtomicU64,
 }
 
 impl Board {
-    /// Tells that more is durable or a history was kept.
+    /// Says from which position on the shipper is to be woken.
+    ///
+    /// It asks for every position before it looks how far the log is, and for fewer only afterwards, so
+    /// that nothing is missed.
+    pub(super) fn want(&self, from: Lsn) {
+        self.wanted.store(from.0, Ordering::SeqCst);
+    }
+
+    /// Tells that the log is durable up to a position.
+    pub(super) fn reach(&self, durable: Lsn) {
+        if durable.0 >= self.wanted.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Tells that there is something to be looked at.
     pub(super) fn wake(&self) {
         self.lock().woken = true;
         self.changed.notify_one();
@@ -189,6 +208,20 @@ mod tests {
                 .wait_for(socket.as_fd(), Duration::from_secs(60))
                 .unwrap()
         );
+    }
+
+    #[test]
+    fn only_positions_that_are_wanted_wake() {
+        let board = Board::default();
+        board.want(Lsn(100));
+        board.reach(Lsn(99));
+        assert!(!board.lock().woken);
+        board.reach(Lsn(100));
+        assert!(board.lock().woken);
+        board.take(None);
+        board.want(Lsn::ZERO);
+        board.reach(Lsn(1));
+        assert!(board.lock().woken);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use holdfast_core::Lsn;
 use holdfast_wire::pg::replication::{TimelineHistory, timeline_history};
 
+use super::pace::Pace;
 use super::{Capture, CaptureError};
 use crate::limits;
 use crate::source::{Connection, MAJOR_MAX, MAJOR_MIN, Purpose, Reply, SourceError};
@@ -13,6 +14,7 @@ pub(super) struct Prepared {
     pub(super) connection: Connection,
     pub(super) cluster: Cluster,
     pub(super) from: Segment,
+    pub(super) pace: Pace,
     /// Where the source's log ended when it was asked.
     pub(super) server_end: Lsn,
 }
@@ -36,10 +38,12 @@ impl Capture {
         let reserved = self.slot(&mut connection)?;
         let history = self.history(&mut connection, identity.timeline)?;
         let from = self.begin(&cluster, &identity, &history, reserved)?;
+        let pace = Pace::find(self.standing.config.mode, &mut connection)?;
         Ok(Prepared {
             connection,
             cluster,
             from,
+            pace,
             server_end: identity.end,
         })
     }

@@ -40,6 +40,8 @@ struct Shipper<'a> {
     watch: Option<(u32, LogWatch)>,
     /// What was lost last and is not stored yet.
     lost: Option<Cut>,
+    /// From which position on the stream is to wake us.
+    wanted: Lsn,
     /// When to try again after a failure.
     again: Option<Instant>,
     wait: Duration,
@@ -57,6 +59,7 @@ impl Capture {
             histories: BTreeSet::new(),
             watch: None,
             lost: None,
+            wanted: Lsn::ZERO,
             again: None,
             wait: limits::BACKOFF_MIN,
         };
@@ -72,7 +75,10 @@ impl Capture {
                 has_ended = true;
                 shipper.again = None;
             }
+            self.links.board.want(Lsn::ZERO);
+            shipper.wanted = Lsn(u64::MAX);
             deadline = shipper.go_on(has_ended);
+            self.links.board.want(shipper.wanted);
             if has_ended && shipper.is_still() && (shipper.again.is_some() || deadline.is_none()) {
                 break;
             }
@@ -112,14 +118,19 @@ impl Shipper<'_> {
             Some(cluster) => cluster,
             None => match capture.spool.cluster()? {
                 Some(cluster) => *self.cluster.insert(cluster),
-                None => return Ok(None),
+                None => {
+                    self.wanted = Lsn::ZERO;
+                    return Ok(None);
+                }
             },
         };
         let logs = capture.standing.facts().logs.clone();
         self.put_histories(&cluster, logs.keys())?;
         let mut next: Option<Instant> = None;
+        let newest = logs.last_key_value().map(|(timeline, _)| *timeline);
         for (timeline, durable) in logs {
             if !self.lines.contains_key(&timeline) && !self.begin(&cluster, timeline)? {
+                self.wanted = Lsn::ZERO;
                 continue;
             }
             let reach = Reach {
@@ -129,6 +140,10 @@ impl Shipper<'_> {
             };
             let at = self.send_all(&cluster, timeline, reach)?;
             next = next.into_iter().chain(at).min();
+            let line = self.lines.get(&timeline);
+            if let Some(line) = line.filter(|_| Some(timeline) == newest) {
+                self.wanted = self.wanted.min(line.wants(durable, at));
+            }
         }
         Ok(next)
     }

@@ -1,7 +1,8 @@
 //! The stream: receive, write, sync, acknowledge.
 //!
 //! What has arrived while the disk was busy is written together and synced once; the acknowledgement
-//! leaves right after the sync, because a synchronous commit waits for it.
+//! leaves right after the sync, because a synchronous commit waits for it. Where none does, both
+//! happen a few times a second.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use holdfast_wire::pg::replication::{
 };
 use holdfast_wire::pg::wal::check_pages;
 
+use super::pace::Pace;
 use super::prepare::Prepared;
 use super::{Capture, CaptureError};
 use crate::config::AckAt;
@@ -36,6 +38,11 @@ struct Stream<'a> {
     connection: Connection,
     timeline: u32,
     writer: SpoolWriter,
+    pace: Pace,
+    /// Something was taken in since the socket was last left alone.
+    has_come: bool,
+    /// When the oldest of what is not durable yet was taken in.
+    waits_since: Option<Instant>,
     durable: Lsn,
     /// What the source was told last to be flushed.
     told: Lsn,
@@ -55,6 +62,7 @@ impl Capture {
             connection,
             cluster,
             from,
+            pace,
             server_end,
         } = prepared;
         let size = cluster.segment_bytes;
@@ -64,6 +72,9 @@ impl Capture {
             connection,
             timeline: from.timeline,
             writer: SpoolWriter::begin(&self.spool, from, size, kept),
+            pace,
+            has_come: false,
+            waits_since: None,
             durable: from.start,
             told: Lsn::ZERO,
             server_end,
@@ -105,9 +116,7 @@ impl Stream<'_> {
 
     fn run(&mut self) -> Result<Ended, CaptureError> {
         loop {
-            let quiet = limits::STATUS_EVERY.saturating_sub(self.replied.elapsed());
-            let waker = &self.capture.links.stream;
-            let mut frame = match self.connection.wait(waker, quiet, STEP) {
+            let mut frame = match self.next() {
                 Ok(frame) => frame,
                 Err(SourceError::Stopped { .. }) => {
                     self.acknowledge()?;
@@ -134,15 +143,45 @@ impl Stream<'_> {
                 }
                 frame = self.connection.buffered(STEP)?;
             }
-            let is_quiet = self.replied.elapsed() >= limits::STATUS_EVERY;
-            let is_more = self.writer.next() > self.durable || self.flushed() > self.told;
-            if is_more || self.reply_due || is_quiet {
+            // A closed segment is durable; the source may remove it, if it need not keep it for us.
+            let is_closed = self.writer.durable() > self.durable;
+            let is_more = is_closed || self.flushed() > self.told;
+            if self.patience().is_zero() || self.reply_due || is_more {
                 self.acknowledge()?;
             }
             if self.heard.elapsed() >= limits::STREAM_SILENCE {
                 return Err(SourceError::nonsense(STEP, "the source fell silent").into());
             }
         }
+    }
+
+    /// Waits for the next message, no longer than until something is to be synced or told.
+    fn next(&mut self) -> Result<Option<Frame>, SourceError> {
+        let waker = &self.capture.links.stream;
+        if self.pace == Pace::Gathered && self.has_come {
+            let frame = self.connection.wait(waker, Duration::ZERO, STEP)?;
+            if frame.is_some() || self.connection.is_within_message() {
+                return Ok(frame);
+            }
+            // All is taken: what comes next gathers in the socket instead of waking us one by one.
+            self.has_come = false;
+            waker.wait(limits::GATHER);
+            if self.capture.stop.is_cancelled() {
+                return Err(SourceError::Stopped { step: STEP });
+            }
+        }
+        let frame = self.connection.wait(waker, self.patience(), STEP)?;
+        self.has_come |= frame.is_some();
+        Ok(frame)
+    }
+
+    /// Returns how long we may wait before something is to be synced or told.
+    fn patience(&self) -> Duration {
+        let quiet = limits::STATUS_EVERY.saturating_sub(self.replied.elapsed());
+        let synced = self
+            .waits_since
+            .map(|since| self.pace.left(since, Instant::now()));
+        synced.unwrap_or(quiet).min(quiet)
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Ended>, CaptureError> {
@@ -155,6 +194,7 @@ impl Stream<'_> {
                     ..
                 } => {
                     check_pages(start, &data)?;
+                    self.waits_since.get_or_insert(self.heard);
                     self.writer.write(start, &data)?;
                     self.server_end = self.server_end.max(server_end).max(self.writer.next());
                     self.marks.note(self.server_end, Instant::now());
@@ -192,9 +232,11 @@ impl Stream<'_> {
     fn settle(&mut self) -> Result<(), CaptureError> {
         let before = self.durable;
         self.durable = self.writer.sync()?;
+        self.waits_since = None;
         self.marks.reach(self.durable);
         let mut facts = self.capture.standing.facts();
         facts.timeline = self.timeline;
+        let is_new = !facts.logs.contains_key(&self.timeline);
         // Records that were found whole after a restart count before they were compared again.
         let log = facts.logs.entry(self.timeline).or_default();
         *log = self.durable.max(*log);
@@ -203,8 +245,10 @@ impl Stream<'_> {
         facts.heard_at = Some(self.heard);
         facts.behind_since = self.marks.oldest();
         drop(facts);
-        if self.durable > before {
+        if is_new {
             self.capture.links.board.wake();
+        } else if self.durable > before {
+            self.capture.links.board.reach(self.durable);
         }
         Ok(())
     }

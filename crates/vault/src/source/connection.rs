@@ -374,6 +374,11 @@ impl Connection {
         }
     }
 
+    /// Tells whether a message has begun to arrive and is not complete.
+    pub(crate) fn is_within_message(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// Returns a message that has already arrived completely.
     pub(crate) fn buffered(&mut self, step: &'static str) -> Result<Option<Frame>, SourceError> {
         next_frame_within(&mut self.buffer, self.frame_bytes).map_err(from_frame(step))

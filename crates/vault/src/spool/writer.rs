@@ -55,6 +55,11 @@ impl SpoolWriter {
         self.next
     }
 
+    /// Returns the position up to which everything is durable.
+    pub(crate) fn durable(&self) -> Lsn {
+        self.durable
+    }
+
     /// Takes bytes in; they are durable after [`SpoolWriter::sync`].
     pub(crate) fn write(&mut self, start: Lsn, mut bytes: &[u8]) -> Result<(), SpoolError> {
         if start != self.next {
@@ -92,7 +97,6 @@ impl SpoolWriter {
         if self.durable < self.next
             && let Some(open) = &self.open
         {
-            let path = self.spool.path(open.segment, self.size);
             let synced = match self.failed {
                 true => Err(io::Error::other("an earlier sync of it failed")),
                 false => open.file.sync_data(),
@@ -100,7 +104,7 @@ impl SpoolWriter {
             // The system may now call pages clean that never reached the disk, and a second sync would
             // succeed. What was durable before stays where it is; the rest is received and written anew.
             self.failed = synced.is_err();
-            synced.map_err(SpoolError::of("sync", &path))?;
+            synced.map_err(|error| self.spool.trouble("sync", open.segment, self.size, error))?;
         }
         self.durable = self.next;
         Ok(self.durable)
@@ -115,7 +119,6 @@ impl SpoolWriter {
             self.open = Some(self.spool.open_segment(segment, self.size)?);
         }
         let offset = self.next.since(segment.start).0;
-        let path = self.spool.path(segment, self.size);
         let Some(open) = self.open.as_mut() else {
             return Ok(());
         };
@@ -123,9 +126,8 @@ impl SpoolWriter {
         let known = usize::try_from(known).unwrap_or(0);
         let again = part.get(..known).unwrap_or(part);
         let mut before = vec![0; again.len()];
-        open.file
-            .read_exact_at(&mut before, offset)
-            .map_err(SpoolError::of("compare", &path))?;
+        let compared = open.file.read_exact_at(&mut before, offset);
+        compared.map_err(|error| self.spool.trouble("compare", segment, self.size, error))?;
         let differs = before.iter().zip(again).position(|(a, b)| a != b);
         if let Some(index) = differs {
             let at = Lsn(self
@@ -135,9 +137,8 @@ impl SpoolWriter {
             return self.replace(segment, at, part);
         }
         // What is there already may be there in memory only, after a sync that failed: all is written.
-        open.file
-            .write_all_at(part, offset)
-            .map_err(SpoolError::of("write", &path))?;
+        let written = open.file.write_all_at(part, offset);
+        written.map_err(|error| self.spool.trouble("write", segment, self.size, error))?;
         open.stored = open.stored.max(offset.saturating_add(length(part)));
         Ok(())
     }
@@ -162,6 +163,17 @@ impl SpoolWriter {
 }
 
 impl Spool {
+    /// Tells what went wrong with a segment's file; only then is its name wanted.
+    fn trouble(
+        &self,
+        step: &'static str,
+        segment: Segment,
+        size: SegmentBytes,
+        error: io::Error,
+    ) -> SpoolError {
+        SpoolError::of(step, &self.path(segment, size))(error)
+    }
+
     fn open_segment(&self, segment: Segment, size: SegmentBytes) -> Result<Open, SpoolError> {
         let path = self.path(segment, size);
         let mut options = OpenOptions::new();

@@ -32,13 +32,6 @@ pub fn run(state: PathBuf, repository: PathBuf) -> Result<()> {
             terminate.recv().await;
             told.cancel();
         });
-        let (asked, name) = (vault.clone(), SOURCE.parse().context("name the source")?);
-        let mut wanted = signal(SignalKind::user_defined1()).context("wait for SIGUSR1")?;
-        tokio::spawn(async move {
-            while wanted.recv().await.is_some() {
-                asked.ask_for_point(&name);
-            }
-        });
         let mut wanted = signal(SignalKind::user_defined1()).context("wait for SIGUSR1")?;
         let (asked, source) = (vault.clone(), SOURCE.parse().context("name the source")?);
         tokio::spawn(async move {
@@ -74,17 +67,15 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
     std::fs::create_dir_all(&state).context("make the state directory")?;
     let key = key::load_or_create(&state.join("vault.key"), random)?;
     let ledger = Ledger::open(&state.join("ledger"), key.clone(), clock())?;
-    // A drill is a restore: it would take part in every measurement. In a file none can be run.
-    let nowhere = state.join("vault.key");
     let config = VaultConfig {
         directories: Vec::new(),
         state,
         repository: repository.into(),
         sources: vec![source],
         postgres: PostgresConfig::default(),
+        // Every point is drilled once: whoever measures waits for the end of that.
         drill: DrillConfig {
             every: Duration::from_secs(24 * 3600),
-            dir: Some(nowhere),
             ..DrillConfig::default()
         },
         points: PointsConfig::default(),
@@ -97,6 +88,8 @@ fn watch(vault: &Vault, began: Instant, stop: &CancellationToken) {
     let mut last = String::new();
     let mut threads = BTreeMap::new();
     let mut is_there = false;
+    let mut drilled = None;
+    let mut idle = None;
     while !stop.is_cancelled() {
         // Later the looking itself would be what is measured.
         if !is_there {
@@ -111,6 +104,14 @@ fn watch(vault: &Vault, began: Instant, stop: &CancellationToken) {
                     ""
                 };
             is_there |= status.point.is_some();
+            if status.point.is_some() && status.point != idle {
+                let ended = status.proof.at.filter(|at| Some(*at) != drilled);
+                if ended.is_some() && status.busy.is_none() {
+                    println!("{}", json!({ "event": "drilled", "told": status.point }));
+                    drilled = ended;
+                    idle.clone_from(&status.point);
+                }
+            }
             let point = status.point.as_ref().map(ToString::to_string);
             let stage = format!("{:?} {busy} {point:?} {:?}", status.state, status.trouble);
             if stage == last {

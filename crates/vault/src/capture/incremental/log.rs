@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_core::Lsn;
 use holdfast_wire::pg::replication::TimelineHistory;
-use holdfast_wire::pg::wal::{Changes, WalReader, WalShape};
+use holdfast_wire::pg::wal::{Changes, Record, WalError, WalReader, WalShape};
 
 use super::super::{Capture, CaptureError};
 use super::IncrementalError;
@@ -50,15 +50,41 @@ impl ChangeLog {
         });
     }
 
-    /// Forgets what came before the start of the restore point that was begun, if it still can be told.
-    pub(in crate::capture) fn starts(&self, at: Lsn) {
+    /// Forgets what came before the start of the restore point that was begun.
+    ///
+    /// More may have been seen by then. Where it is worth it, that is forgotten as well and its end is
+    /// returned: what lies between is to be [added](ChangeLog::add).
+    fn starts(&self, timeline: u32, at: Lsn) -> Option<Lsn> {
         let mut seen = self.lock();
-        let is_ahead = seen.position().is_some_and(|position| position > at);
-        if let Some(next) = seen.next.as_mut().filter(|_| !is_ahead) {
-            *next = Since {
-                from: Some(at),
-                changes: Changes::default(),
-            };
+        let is_same = seen.timeline == timeline;
+        let ahead = seen.position().filter(|position| *position > at);
+        let next = seen.next.as_mut()?;
+        if let Some(position) = ahead {
+            let before = next.from.filter(|from| is_same && *from < at)?;
+            if position.since(at) > at.since(before) {
+                // Little is stored too much, and much would have to be read.
+                return None;
+            }
+        }
+        *next = Since {
+            from: Some(at),
+            changes: Changes::default(),
+        };
+        ahead
+    }
+
+    /// Adds a record of the restore point that was begun.
+    fn add(&self, record: &Record<'_>) -> Result<(), WalError> {
+        match &mut self.lock().next {
+            Some(next) => next.changes.apply(record),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives up what is collected for the restore point that was begun: it will be read again.
+    fn spoil(&self) {
+        if let Some(next) = &mut self.lock().next {
+            next.from = Some(Lsn(u64::MAX));
         }
     }
 
@@ -83,10 +109,7 @@ impl Seen {
     fn feed(&mut self, cluster: &Cluster, timeline: u32, start: Lsn, bytes: &[u8]) {
         let continues = self.timeline == timeline && self.position().is_some_and(|at| start <= at);
         if !continues {
-            *self = Self {
-                timeline,
-                ..Self::default()
-            };
+            self.begin_anew(timeline);
         }
         let reader = self.reader.get_or_insert_with(|| reader(cluster));
         let (now, next) = (&mut self.now, &mut self.next);
@@ -101,8 +124,21 @@ impl Seen {
         if let Err(error) = read {
             // Reading it again finds the same and says so, if it matters.
             tracing::debug!(%error, "the log's changes cannot be followed");
-            *self = Self::default();
+            self.begin_anew(0);
         }
+    }
+
+    /// Forgets what was seen; a restore point that was begun may still find its start in what comes.
+    fn begin_anew(&mut self, timeline: u32) {
+        let next = self.next.take().map(|_| Since {
+            from: Some(Lsn(u64::MAX)),
+            changes: Changes::default(),
+        });
+        *self = Self {
+            timeline,
+            next,
+            ..Self::default()
+        };
     }
 
     /// Returns the changes from `from` on when nothing before `to` is missing.
@@ -160,9 +196,35 @@ impl Capture {
         (timeline, to): (u32, Lsn),
     ) -> Result<Changes, CaptureError> {
         let path = self.path(cluster, parent, (timeline, to))?;
-        let mut reader = reader(cluster);
         let mut changes = Changes::default();
-        let mut at = cluster.segment_bytes.floor(parent.start_lsn);
+        let mut take = |record: &Record<'_>| changes.apply(record);
+        self.read_again(cluster, parent.start_lsn, path, &mut take)?;
+        Ok(changes)
+    }
+
+    /// Notes where the restore point that was begun starts: its changes count from there.
+    pub(in crate::capture) fn changes_start(&self, cluster: &Cluster, (timeline, at): (u32, Lsn)) {
+        let Some(until) = self.changes.starts(timeline, at) else {
+            return;
+        };
+        let mut take = |record: &Record<'_>| self.changes.add(record);
+        let read = self.read_again(cluster, at, vec![(timeline, until)], &mut take);
+        if let Err(error) = read {
+            tracing::debug!(%error, "the log since the start is read later");
+            self.changes.spoil();
+        }
+    }
+
+    /// Reads the log from `from` on along a path of timelines, each with where it was left.
+    fn read_again(
+        &self,
+        cluster: &Cluster,
+        from: Lsn,
+        path: Vec<(u32, Lsn)>,
+        take: &mut dyn FnMut(&Record<'_>) -> Result<(), WalError>,
+    ) -> Result<(), CaptureError> {
+        let mut reader = reader(cluster);
+        let mut at = cluster.segment_bytes.floor(from);
         for (timeline, until) in path {
             let place = self.place(cluster, timeline);
             let mut pieces = self.repository.reader().log(&place)?.pieces;
@@ -172,8 +234,8 @@ impl Capture {
                 let length = usize::try_from(until.since(start).0).unwrap_or(usize::MAX);
                 let bytes = all.get(..length).unwrap_or(&all);
                 let read = reader.feed(start, bytes, &mut |record| {
-                    if record.end > parent.start_lsn {
-                        changes.apply(record)?;
+                    if record.end > from {
+                        take(record)?;
                     }
                     Ok(())
                 });
@@ -183,7 +245,7 @@ impl Capture {
                     .saturating_add(u64::try_from(bytes.len()).unwrap_or(0)));
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Returns the timelines from the parent's to this one, each with where it was left.
@@ -279,4 +341,26 @@ fn reader(cluster: &Cluster) -> WalReader {
         segment_bytes: cluster.segment_bytes.get_u32(),
         system_identifier: Some(cluster.system_identifier),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::SegmentBytes;
+
+    #[test]
+    fn a_point_that_begins_before_any_log_was_seen_finds_its_start() {
+        let cluster = Cluster {
+            system_identifier: 7,
+            segment_bytes: SegmentBytes::new(16 << 20).unwrap(),
+        };
+        let start = Lsn(16 << 20);
+        let changes = ChangeLog::default();
+        changes.begin();
+        // The first part of the log begins everything anew, and what is no log once more.
+        changes.feed(&cluster, 1, start, &[0x5A; 8192]);
+        assert_eq!(changes.starts(1, start), None);
+        changes.commit();
+        assert_eq!(changes.lock().now.from, Some(start));
+    }
 }

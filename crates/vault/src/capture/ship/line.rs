@@ -112,6 +112,19 @@ impl<P> Line<P> {
         self.sent
     }
 
+    /// Returns the position that is news before `at`, when it is looked again in any case, or before
+    /// something that is on its way is stored.
+    pub(super) fn wants(&self, durable: Lsn, at: Option<Instant>) -> Lsn {
+        if at.is_some() {
+            // A closed segment goes at once.
+            self.end_of(self.size.floor(self.sent))
+        } else if self.sent >= durable {
+            Lsn::ZERO
+        } else {
+            Lsn(u64::MAX)
+        }
+    }
+
     /// Goes on behind a hole of the log, once nothing is on its way.
     pub(super) fn jump(&mut self, to: Lsn) {
         if self.is_still() {
