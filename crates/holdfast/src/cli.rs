@@ -58,6 +58,8 @@ enum Command {
     /// Prove restore points by restoring them
     #[command(subcommand)]
     Drill(cmd::drill::Drill),
+    /// Write a restore point for PostgreSQL alone: a directory or a tar archive
+    Export(cmd::export::Export),
     /// Deny everything to agents until a human thaws it
     Freeze(cmd::freeze::Freeze),
     /// Run the guard alone: the doors
@@ -125,6 +127,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, shared: &Shared, output: Output) -> Done {
     match command {
         Command::Drill(command) => command.run(shared, output),
+        Command::Export(command) => command.run(shared, output),
         Command::Freeze(command) => command.run(shared, output),
         Command::Guard(command) => command.run(shared, output),
         Command::Hold(command) => command.run(shared, output),

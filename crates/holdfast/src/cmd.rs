@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod drill;
+pub mod export;
 pub mod freeze;
 pub mod hold;
 pub mod init;

@@ -44,9 +44,10 @@ pub use repository::{
     Reader, RecordKind, Repository, RepositoryError, Tablespace, WalPlace,
 };
 pub use restore::{
-    Came, DirectoryRequest, Found, NamedPoint, Place, Progress, ProgressFn, ReadBack, RestoreError,
-    RestorePhase, RestoreRequest, RestoreTarget, Restored, RestoredDirectory, ServerAddress, Start,
-    Verified, VerifiedPages, Ways, is_directory, named_points, restore, restore_directory,
+    Came, DirectoryRequest, ExportRequest, ExportTo, Exported, Found, NamedPoint, Place, Progress,
+    ProgressFn, ReadBack, RestoreError, RestorePhase, RestoreRequest, RestoreTarget, Restored,
+    RestoredDirectory, ServerAddress, Start, Verified, VerifiedPages, Ways, export, is_directory,
+    named_points, restore, restore_directory,
 };
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SettingsPlan, SourceError, SslMode,

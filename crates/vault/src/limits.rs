@@ -174,6 +174,8 @@ pub const FRAMES_SKIPPED: u32 = 4;
 pub const EXTENTS_PER_BATCH: usize = 64 * 1024;
 /// Bytes that a restore plans at once.
 pub const BATCH_BYTES: u64 = 4 << 30;
+/// How much of a settings file of the source is read when it is exported, in bytes.
+pub const SETTINGS_BYTES: usize = 4 << 20;
 /// How many threads read frames and write files of a restore; while one waits, others decompress.
 pub const RESTORE_THREADS: usize = 4;
 /// The most threads that a restore can be told to use.

@@ -1,8 +1,10 @@
 //! Bringing a restore point back into service, in a new directory.
 
 mod choose;
+mod content;
 mod directory;
 mod error;
+mod export;
 mod files;
 mod frames;
 mod ground;
@@ -41,6 +43,7 @@ use crate::config::PostgresConfig;
 pub(crate) use directory::write as write_directory;
 pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
+pub use export::{ExportRequest, ExportTo, Exported, export};
 pub use ground::{Came, ReadBack, Ways};
 pub use names::{NamedPoint, named_points};
 pub use run::restore;
@@ -77,6 +80,8 @@ pub struct RestoreRequest {
     pub timeline: Option<u32>,
     /// How to go about it.
     pub ways: Ways,
+    /// The directory may be taken anywhere: no setting names a place of this machine.
+    pub(crate) is_portable: bool,
 }
 
 impl RestoreRequest {
@@ -90,6 +95,7 @@ impl RestoreRequest {
             start,
             timeline: None,
             ways: Ways::default(),
+            is_portable: false,
         }
     }
 }

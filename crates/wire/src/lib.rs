@@ -11,3 +11,4 @@ pub mod graphql;
 pub mod http;
 pub mod limits;
 pub mod pg;
+pub mod tar;

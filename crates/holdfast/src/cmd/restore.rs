@@ -1,7 +1,7 @@
 //! `holdfast restore`: a restore point into a new directory.
 
 mod directory;
-mod target;
+pub(super) mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +54,11 @@ pub struct How {
 }
 
 impl How {
+    /// Tells whether anything was asked for.
+    pub fn is_used(&self) -> bool {
+        self.delta_from.is_some() || self.jobs.is_some() || self.verify
+    }
+
     /// Returns the same for the vault.
     ///
     /// # Errors
@@ -163,7 +168,7 @@ pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<R
     Ok(restored?)
 }
 
-fn bar(output: Output) -> ProgressBar {
+pub(super) fn bar(output: Output) -> ProgressBar {
     let bar = ProgressBar::new(0);
     if !output.draws() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -194,7 +199,7 @@ fn came(came: &Came) -> String {
 }
 
 /// Says what was read back from the disk.
-fn read_back(verified: &Verified) -> String {
+pub(super) fn read_back(verified: &Verified) -> String {
     let mut text = format!(
         "read back from the disk and right: {} files, {}\n",
         verified.files, verified.bytes

@@ -174,12 +174,45 @@ async fn one_story(installation: &Installation) {
     );
     let text = desk.run(&["point", "list", "prod"]).done().stdout;
     assert!(text.contains("verified by the drill of"), "{text}");
+    take_away(desk);
 
     freeze_and_revoke(desk, &agent, &ticket).await;
     desk.run(&["ledger", "verify"]).done();
     desk.run(&["up"]).refused(2, &["Z"]);
     let status = protected.up.terminate(LIMIT).unwrap();
     assert!(status.success(), "{status}: {}", protected.up.log_tail());
+}
+
+/// An export is what `tar` reads, in a file and on stdout, and is never written over anything.
+fn take_away(desk: &Desk) {
+    let archive = desk.join("prod.tar");
+    let to = archive.to_str().unwrap();
+    let exported = desk
+        .run(&["export", "prod", "--to", to, "--json"])
+        .done()
+        .json();
+    assert_eq!(exported["to"], to, "{exported}");
+    desk.run(&["export", "prod", "--to", to])
+        .refused(2, &["ZU305", "exists already"]);
+    desk.run(&["export", "prod", "--to", "-", "--verify"])
+        .refused(2, &["ZU605"]);
+    let listed = |archive: std::process::Stdio| {
+        let tar = std::process::Command::new("tar")
+            .arg("-t")
+            .stdin(archive)
+            .output();
+        String::from_utf8(tar.unwrap().stdout).unwrap()
+    };
+    let mut stream = desk.command(&["export", "prod", "--to", "-"]);
+    let mut stream = stream.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let names = listed(stream.stdout.take().unwrap().into());
+    assert!(stream.wait().unwrap().success());
+    assert!(
+        names.contains("recovery.signal") && names.contains("pg_wal/0000"),
+        "{names}"
+    );
+    let file = std::fs::File::open(&archive).unwrap();
+    assert!(listed(file.into()).contains("recovery.signal"));
 }
 
 /// What destroys is refused however it is hidden; nothing has happened, and a person finds it waiting.

@@ -200,7 +200,11 @@ impl Point {
     }
 
     /// Returns one decompressed frame.
-    fn frame(&self, frames: &Frames, number: u32) -> Result<Arc<Vec<u8>>, RepositoryError> {
+    pub(crate) fn frame(
+        &self,
+        frames: &Frames,
+        number: u32,
+    ) -> Result<Arc<Vec<u8>>, RepositoryError> {
         let key = (frames.key.clone(), number);
         if let Some(raw) = self.shelf.raw.get(&key) {
             return Ok(raw);

@@ -98,9 +98,12 @@ pub fn restore_directory(
             journal::same(begun, &note(request, &begun.point), &request.into)?;
             begun.point.clone()
         }
-        None => choose(&reader.points(&request.source)?, request)?
-            .point
-            .clone(),
+        None => choose(
+            &reader.points(&request.source)?,
+            (&request.source, &request.at),
+        )?
+        .point
+        .clone(),
     };
     let point = reader.point(&request.source, &chosen)?;
     go_on(&point, request, begun.map(|begun| begun.stage), progress)
@@ -218,19 +221,20 @@ fn link_and_dress(point: &Point, into: &Path) -> Result<(u64, u64), RestoreError
     Ok((files, refused))
 }
 
-fn choose<'a>(
+/// Chooses the point that a target means.
+pub(super) fn choose<'a>(
     points: &'a [PointSummary],
-    request: &DirectoryRequest,
+    (source, at): (&SourceName, &RestoreTarget),
 ) -> Result<&'a PointSummary, RestoreError> {
     let refused = |why: &str, nearest: Option<String>| RestoreError::Target {
-        target: request.at.to_string(),
+        target: at.to_string(),
         why: why.to_owned(),
         nearest: nearest.into_iter().collect(),
     };
     let newest = points
         .last()
-        .ok_or_else(|| RepositoryError::NoPoints(request.source.clone()))?;
-    match &request.at {
+        .ok_or_else(|| RepositoryError::NoPoints(source.clone()))?;
+    match at {
         RestoreTarget::Latest => Ok(newest),
         RestoreTarget::Time(time) => {
             let oldest = points.first().map(|point| point.began.to_string());

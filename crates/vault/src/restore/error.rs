@@ -10,6 +10,14 @@ use crate::repository::RepositoryError;
 /// Why a restore did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
+    /// An archive could not be written to its end.
+    #[error("cannot write the archive `{}`", path.display())]
+    Archive {
+        /// Where to.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The directory cannot be used.
     #[error("cannot restore into `{}`: {why}", path.display())]
     Directory {
@@ -131,7 +139,7 @@ impl RestoreError {
 impl Coded for RestoreError {
     fn code(&self) -> Code {
         match self {
-            Self::Directory { .. } => Code::ZU305,
+            Self::Archive { .. } | Self::Directory { .. } => Code::ZU305,
             Self::Foreign { .. } => Code::ZU331,
             Self::Io { .. } => Code::ZU305,
             Self::NoRoom { .. } => Code::ZS331,
@@ -146,6 +154,10 @@ impl Coded for RestoreError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::Archive { .. } => {
+                "the archive is not complete and nothing else was touched; look at what takes it, then export again: it begins anew"
+                    .to_owned()
+            }
             Self::Directory { .. } => {
                 "nothing was written; name a directory that is absent or empty".to_owned()
             }

@@ -270,7 +270,7 @@ pub(super) fn create_sized(
 }
 
 /// Folders that PostgreSQL will not make itself.
-const NEEDED_FOLDERS: [&str; 4] = [
+pub(super) const NEEDED_FOLDERS: [&str; 4] = [
     "pg_wal",
     "pg_wal/archive_status",
     "pg_tblspc",

@@ -9,7 +9,7 @@ use holdfast_core::{Lsn, Timestamp};
 use holdfast_wire::pg::wal::{Event, Record, WalError, WalReader};
 
 use super::files::create_in;
-use super::ground::Ground;
+use super::ground::{Counts, Ground};
 use super::journal::Segments;
 use super::line::Stretch;
 use super::plan::{Plan, Stop};
@@ -38,24 +38,32 @@ pub(super) struct Brought {
     pub(super) is_reached: Option<bool>,
 }
 
-/// Writes everything that recovery needs into `pg_wal` below `directory`.
+/// Where the log is brought to.
+pub(super) trait LogSink {
+    /// Returns a segment that is there already, whole and exactly as it was put.
+    fn kept(&self, name: &str, bytes: u32) -> Option<Vec<u8>>;
+
+    /// Puts a file of `length` bytes; what it has behind `content` reads as zeros.
+    fn put(&mut self, name: &str, content: &[u8], length: u64) -> Result<(), RestoreError>;
+}
+
+/// Brings everything that recovery needs into `pg_wal`.
 ///
 /// Of what follows the record at which recovery stops nothing is brought.
 pub(super) fn bring(
     plan: &Plan,
-    ground: &Ground<'_>,
+    sink: &mut dyn LogSink,
+    counts: &Counts,
     each: &dyn Fn(u64),
 ) -> Result<Brought, RestoreError> {
-    let folder = ground.directory.join("pg_wal");
-    let segments = Segments::open(ground)?;
     let mut brought = Brought::default();
     let mut prefix = Vec::new();
     for (timeline, text) in &plan.histories {
-        put_history(ground, &folder, *timeline, text)?;
+        put_history(sink, *timeline, text)?;
     }
     for (index, stretch) in plan.stretches.iter().enumerate() {
         if let Some(text) = &stretch.history {
-            put_history(ground, &folder, stretch.at.timeline, text)?;
+            put_history(sink, stretch.at.timeline, text)?;
         }
         // Records may straddle a switch of timelines, and the newest commit is all that is wanted.
         let mut scan = Scan::new(stretch, plan.stop);
@@ -64,15 +72,15 @@ pub(super) fn bring(
         while start < scan.end_needed() && stretch.from < stretch.to {
             let known = std::mem::take(&mut prefix);
             let name = stretch.at.segment_name(start);
-            let filled = match segments.kept(ground, &name, stretch.at.segment_bytes) {
+            let filled = match sink.kept(&name, stretch.at.segment_bytes) {
                 Some(kept) => {
-                    ground.counts.resumed(bytes_of(&kept));
+                    counts.resumed(bytes_of(&kept));
                     kept
                 }
                 None => {
                     let filled = fill((&plan.reader, &stretch.at), &pieces, start, known)?;
-                    ground.counts.fetched(bytes_of(&filled));
-                    write((ground, &segments), &folder, (&name, &filled), &stretch.at)?;
+                    counts.fetched(bytes_of(&filled));
+                    sink.put(&name, &filled, u64::from(stretch.at.segment_bytes))?;
                     filled
                 }
             };
@@ -103,16 +111,8 @@ fn bytes_of(content: &[u8]) -> u64 {
     u64::try_from(content.len()).unwrap_or(u64::MAX)
 }
 
-fn put_history(
-    ground: &Ground<'_>,
-    folder: &Path,
-    timeline: u32,
-    text: &[u8],
-) -> Result<(), RestoreError> {
-    let path = folder.join(format!("{timeline:08X}.history"));
-    let file = create_in(ground, &path)?;
-    file.write_all_at(text, 0)
-        .map_err(|source| written(&path, source))
+fn put_history(sink: &mut dyn LogSink, timeline: u32, text: &[u8]) -> Result<(), RestoreError> {
+    sink.put(&format!("{timeline:08X}.history"), text, bytes_of(text))
 }
 
 /// Returns what the next timeline's first segment shares with the last one of `stretch`.
@@ -225,29 +225,43 @@ fn spool_file(path: &Path, at: &WalPlace) -> Result<Vec<u8>, RepositoryError> {
     Ok(content)
 }
 
-/// Writes a file of the segment's full size; what is not kept of it reads as zeros.
-fn write(
-    (ground, segments): (&Ground<'_>, &Segments),
-    folder: &Path,
-    (name, filled): (&str, &[u8]),
-    at: &WalPlace,
-) -> Result<(), RestoreError> {
-    let path = &folder.join(name);
-    let file = create_in(ground, path)?;
-    let last = u64::from(at.segment_bytes).saturating_sub(1);
-    let is_whole = u64::try_from(filled.len()).is_ok_and(|length| length > last);
-    file.write_all_at(filled, 0)
-        .and_then(|()| {
-            if is_whole {
-                Ok(())
-            } else {
-                file.write_all_at(&[0], last)
-            }
+/// The `pg_wal` of a data directory that exists.
+pub(super) struct Disk<'a> {
+    ground: &'a Ground<'a>,
+    segments: Segments,
+}
+
+impl<'a> Disk<'a> {
+    pub(super) fn open(ground: &'a Ground<'a>) -> Result<Self, RestoreError> {
+        Ok(Self {
+            ground,
+            segments: Segments::open(ground)?,
         })
-        .map_err(|source| written(path, source))?;
-    match is_whole {
-        true => segments.wrote(name, filled),
-        false => Ok(()),
+    }
+}
+
+impl LogSink for Disk<'_> {
+    fn kept(&self, name: &str, bytes: u32) -> Option<Vec<u8>> {
+        self.segments.kept(self.ground, name, bytes)
+    }
+
+    fn put(&mut self, name: &str, content: &[u8], length: u64) -> Result<(), RestoreError> {
+        let path = &self.ground.directory.join("pg_wal").join(name);
+        let file = create_in(self.ground, path)?;
+        let is_whole = bytes_of(content) >= length;
+        file.write_all_at(content, 0)
+            .and_then(|()| {
+                if is_whole {
+                    Ok(())
+                } else {
+                    file.write_all_at(&[0], length.saturating_sub(1))
+                }
+            })
+            .map_err(|source| written(path, source))?;
+        match is_whole {
+            true => self.segments.wrote(name, content),
+            false => Ok(()),
+        }
     }
 }
 

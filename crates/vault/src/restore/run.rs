@@ -14,7 +14,7 @@ use super::log::{self, Brought};
 use super::plan::{Plan, Stop};
 use super::programs::{self, Programs};
 use super::server::{self, LocalServer};
-use super::settings::{self, Wanted};
+use super::settings::{self, Home, Wanted};
 use super::verify::{self, Verified};
 use super::{
     Place, Progress, ProgressFn, ReadBack, RestoreError, RestorePhase, RestoreRequest, Restored,
@@ -57,18 +57,21 @@ pub(crate) fn restore_locally(
     ground.is_resumed = begun;
     let (bytes, brought) = write(&plan, request, &ground, &clock)?;
     let verified = read_back(&plan, request, &ground, &clock)?;
-    let sockets = server::socket_folder(&request.into, &programs)?;
+    let sockets = match request.is_portable {
+        true => PathBuf::new(),
+        false => server::socket_folder(&request.into, &programs)?,
+    };
     let stop = settled_stop(&plan, &brought, request)?;
-    settings::write(&Wanted {
-        ground: &ground,
+    let home = home(request, port, &sockets);
+    let wanted = Wanted {
+        home,
         major,
         minor: programs.minor,
         timeline: plan.timeline(),
         stop,
-        port,
-        sockets: &sockets,
         libraries: &programs.libraries(),
-    })?;
+    };
+    settings::write(&ground, &wanted)?;
     let files_s = clock.seconds();
     let mut notes = plan.notes.clone();
     notes.extend(ends_before(&plan, stop, &brought));
@@ -97,8 +100,7 @@ pub(crate) fn restore_locally(
     // From here on the directory is the server's, and no restore writes into it again.
     files::forget_notes(&request.into)?;
     let starting = server::start(&request.into, &programs, major)?;
-    let promoted = starting.wait(&|| clock.tell(RestorePhase::Replay, 0));
-    let local = promoted.and_then(|promoted| promoted.first_write(&sockets, port))?;
+    let local = serve(starting, (&sockets, port), &clock)?;
     restored.promoted_s = Some(clock.seconds());
     restored.server = Some(ServerAddress {
         host: "127.0.0.1".to_owned(),
@@ -107,6 +109,28 @@ pub(crate) fn restore_locally(
         log: local.log.clone(),
     });
     Ok((restored, Some(local)))
+}
+
+/// Returns where the server of a restore will run.
+fn home<'a>(request: &'a RestoreRequest, port: u16, sockets: &'a Path) -> Home<'a> {
+    match request.is_portable {
+        true => Home::Anywhere,
+        false => Home::Here {
+            directory: &request.into,
+            port,
+            sockets,
+        },
+    }
+}
+
+/// Waits until a server that was started takes writes.
+fn serve(
+    starting: server::Starting,
+    (sockets, port): (&Path, u16),
+    clock: &Watch,
+) -> Result<LocalServer, RestoreError> {
+    let promoted = starting.wait(&|| clock.tell(RestorePhase::Replay, 0))?;
+    promoted.first_write(sockets, port)
 }
 
 /// Decides what will be done, and refuses what cannot be before a byte is written; also tells whether
@@ -148,7 +172,7 @@ fn read_back(
 }
 
 /// Finds what runs the restored files and who owns them.
-fn choose_programs(
+pub(super) fn choose_programs(
     place: &Place,
     request: &RestoreRequest,
     major: u32,
@@ -193,8 +217,12 @@ fn write(
     let total = plan.base.bytes.0.saturating_add(plan.log_bytes());
     clock.total.store(total, Ordering::Relaxed);
     std::thread::scope(|scope| {
-        let bringing =
-            scope.spawn(|| log::bring(plan, ground, &|bytes| clock.tell(RestorePhase::Wal, bytes)));
+        let bringing = scope.spawn(|| {
+            let mut disk = log::Disk::open(ground)?;
+            log::bring(plan, &mut disk, &ground.counts, &|bytes| {
+                clock.tell(RestorePhase::Wal, bytes);
+            })
+        });
         let written = files::write_all(&plan.point, ground, &|bytes| {
             clock.tell(RestorePhase::Files, bytes);
         });
@@ -206,7 +234,7 @@ fn write(
 /// Decides where recovery stops now that the log has been read.
 ///
 /// PostgreSQL refuses a target that no record confirms: the whole log is then what was asked for.
-fn settled_stop(
+pub(super) fn settled_stop(
     plan: &Plan,
     brought: &Brought,
     request: &RestoreRequest,
@@ -229,7 +257,7 @@ fn settled_stop(
 }
 
 /// Says when the log ends before the time that was asked for.
-fn ends_before(plan: &Plan, stop: Stop, brought: &Brought) -> Option<String> {
+pub(super) fn ends_before(plan: &Plan, stop: Stop, brought: &Brought) -> Option<String> {
     match (plan.stop, stop, brought.newest_commit) {
         (Stop::Time(_), Stop::End, Some(newest)) => Some(format!(
             "no transaction ended after that time in the log that is kept; the newest commit is of {newest}"

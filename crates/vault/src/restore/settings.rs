@@ -20,43 +20,100 @@ const AUTO: &str = "postgresql.auto.conf";
 const HBA: &str = "holdfast_hba.conf";
 /// An empty map of names.
 const IDENT: &str = "holdfast_ident.conf";
+/// The same where no setting names it.
+const OWN_HBA: &str = "pg_hba.conf";
+const OWN_IDENT: &str = "pg_ident.conf";
+/// What the source had as [`OWN_HBA`].
+const SOURCE_HBA: &str = "pg_hba.conf.source";
 
 /// What the settings depend on.
 pub(super) struct Wanted<'a> {
-    pub(super) ground: &'a Ground<'a>,
+    pub(super) home: Home<'a>,
     pub(super) major: u32,
     pub(super) minor: u32,
     pub(super) timeline: u32,
     pub(super) stop: Stop,
-    pub(super) port: u16,
-    /// The private folder of the local socket.
-    pub(super) sockets: &'a Path,
     /// Folders with the libraries of the PostgreSQL that will run it, when it is known.
     pub(super) libraries: &'a [std::path::PathBuf],
 }
 
+/// Where the server will run.
+#[derive(Clone, Copy)]
+pub(super) enum Home<'a> {
+    /// Wherever the directory is taken to.
+    Anywhere,
+    /// Here.
+    Here {
+        directory: &'a Path,
+        port: u16,
+        /// The private folder of the local socket.
+        sockets: &'a Path,
+    },
+}
+
+/// What a source has of the files that are written anew.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Before {
+    pub(super) main: String,
+    pub(super) auto: String,
+    pub(super) hba: String,
+}
+
+impl Before {
+    /// Reads them; what is not there is empty.
+    pub(super) fn read<E>(mut read: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
+        Ok(Self {
+            main: read(MAIN)?,
+            auto: read(AUTO)?,
+            hba: read(OWN_HBA)?,
+        })
+    }
+}
+
 /// Writes everything that makes the data directory recover to its target and stay by itself.
-pub(super) fn write(wanted: &Wanted<'_>) -> Result<(), RestoreError> {
-    let directory = wanted.ground.directory;
-    let main = read(&directory.join(MAIN))?;
-    let auto = read(&directory.join(AUTO))?;
-    let preload = preload(&main, &auto, wanted.libraries);
-    let mut text = disarm_lines(&auto);
-    text.push_str("# What follows was written by holdfast when it restored this directory.\n");
+pub(super) fn write(ground: &Ground<'_>, wanted: &Wanted<'_>) -> Result<(), RestoreError> {
+    let before = Before::read(|name| read(&ground.directory.join(name)))?;
+    for (name, text) in texts(wanted, &before) {
+        replace(ground, name, &text)?;
+    }
+    Ok(())
+}
+
+/// Tells whether a file of the source is written anew wherever a directory is taken.
+pub(super) fn is_written(path: &str) -> bool {
+    [AUTO, MAIN, OWN_HBA, OWN_IDENT, SOURCE_HBA].contains(&path)
+}
+
+/// Returns the files that make a data directory recover to its target and stay by itself.
+pub(super) fn texts(wanted: &Wanted<'_>, before: &Before) -> Vec<(&'static str, String)> {
+    let preload = preload(&before.main, &before.auto, wanted.libraries);
+    let mut auto = disarm_lines(&before.auto);
+    auto.push_str("# What follows was written by holdfast when it restored this directory.\n");
     for (name, value) in settings(wanted, &preload) {
         let value = value.replace('\\', "\\\\").replace('\'', "''");
-        text.push_str(&format!("{name} = '{value}'\n"));
+        auto.push_str(&format!("{name} = '{value}'\n"));
     }
-    replace(wanted.ground, AUTO, &text)?;
-    let main = if main.is_empty() {
+    let main = if before.main.is_empty() {
         MINIMAL.to_owned()
     } else {
-        disarm_lines(&main)
+        disarm_lines(&before.main)
     };
-    replace(wanted.ground, MAIN, &main)?;
-    replace(wanted.ground, HBA, ADMITTED)?;
-    replace(wanted.ground, IDENT, "")?;
-    replace(wanted.ground, "recovery.signal", "")
+    let mut texts = vec![(AUTO, auto), (MAIN, main)];
+    match wanted.home {
+        // The files that a server takes by itself, wherever it is started.
+        Home::Anywhere => {
+            if !before.hba.is_empty() && before.hba != ADMITTED {
+                texts.push((SOURCE_HBA, before.hba.clone()));
+            }
+            texts.extend([(OWN_HBA, ADMITTED.to_owned()), (OWN_IDENT, String::new())]);
+        }
+        Home::Here { .. } => {
+            texts.extend([(HBA, ADMITTED.to_owned()), (IDENT, String::new())]);
+        }
+    }
+    // It goes last: a server that is started before recovers to nowhere.
+    texts.push(("recovery.signal", String::new()));
+    texts
 }
 
 /// Every source may keep its settings outside of the data directory, as Debian does.
@@ -70,19 +127,28 @@ const ADMITTED: &str = "# Written by holdfast: the roles and passwords are those
 
 /// Returns the settings that win over those of the source.
 fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {
-    let within = |name: &str| wanted.ground.directory.join(name).display().to_string();
     let mut all: Vec<(&'static str, String)> = QUIET
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
         .collect();
+    match wanted.home {
+        // Relative to the data directory, which only the server's account can enter.
+        Home::Anywhere => all.push(("unix_socket_directories", ".".to_owned())),
+        Home::Here {
+            directory,
+            port,
+            sockets,
+        } => {
+            let within = |name: &str| directory.join(name).display().to_string();
+            all.extend([
+                ("hba_file", within(HBA)),
+                ("ident_file", within(IDENT)),
+                ("port", port.to_string()),
+                ("unix_socket_directories", sockets.display().to_string()),
+            ]);
+        }
+    }
     all.extend([
-        ("hba_file", within(HBA)),
-        ("ident_file", within(IDENT)),
-        ("port", wanted.port.to_string()),
-        (
-            "unix_socket_directories",
-            wanted.sockets.display().to_string(),
-        ),
         ("shared_preload_libraries", preload.to_owned()),
         ("recovery_target_timeline", wanted.timeline.to_string()),
     ]);
@@ -273,8 +339,6 @@ fn replace(ground: &Ground<'_>, name: &str, text: &str) -> Result<(), RestoreErr
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::Owner;
-    use super::super::ground::Ways;
     use super::*;
 
     #[test]
@@ -309,18 +373,19 @@ mod tests {
 
     #[test]
     fn each_version_gets_the_settings_that_it_knows() {
-        let ways = Ways::default();
         let directory = Path::new("/restored");
-        let ground = Ground::new(directory, Owner(None), &ways);
-        for major in 13..=18 {
+        let here = Home::Here {
+            directory,
+            port: 5432,
+            sockets: directory,
+        };
+        for (major, home) in (13..=18).flat_map(|major| [(major, here), (major, Home::Anywhere)]) {
             let wanted = Wanted {
-                ground: &ground,
+                home,
                 major,
                 minor: 0,
                 timeline: 1,
                 stop: Stop::End,
-                port: 5432,
-                sockets: directory,
                 libraries: &[],
             };
             let all = settings(&wanted, "");
@@ -334,6 +399,37 @@ mod tests {
             assert_eq!(has("io_method"), major >= 18, "{major}");
             assert!(!has("promote_trigger_file"), "{major}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_elsewhere_names_no_place_of_this_machine() {
+        let wanted = Wanted {
+            home: Home::Anywhere,
+            major: 18,
+            minor: 0,
+            timeline: 1,
+            stop: Stop::End,
+            libraries: &[],
+        };
+        let before = Before {
+            main: "hba_file = '/etc/source/pg_hba.conf'\nwork_mem = 4MB\n".to_owned(),
+            auto: String::new(),
+            hba: "host all all 0.0.0.0/0 trust\n".to_owned(),
+        };
+        let texts = texts(&wanted, &before);
+        assert!(texts.iter().all(|(_, text)| {
+            let set = text.lines().filter(|line| !line.starts_with('#'));
+            set.filter(|line| line.contains("'/")).count() == 0
+        }));
+        let text = |wanted: &str| {
+            texts
+                .iter()
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, t)| t)
+        };
+        assert_eq!(text("pg_hba.conf").map(String::as_str), Some(ADMITTED));
+        assert_eq!(text("pg_hba.conf.source"), Some(&before.hba));
+        assert!(text("holdfast_hba.conf").is_none() && text("recovery.signal").is_some());
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod directory;
 #[cfg(test)]
 mod drill;
 #[cfg(test)]
+mod export;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod golden;
