@@ -5,7 +5,9 @@
 //! None of them can hold up the stream.
 
 mod base;
+mod bound;
 mod error;
+mod heal;
 mod incremental;
 mod links;
 mod pace;
@@ -15,6 +17,7 @@ mod slot;
 mod stream;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -52,6 +55,8 @@ pub(crate) struct Capture {
     pub(crate) clock: Clock,
     pub(crate) links: Arc<Links>,
     pub(crate) budget: Budget,
+    /// The repository's folder, where it is one: its disk is everybody's.
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) points: PointsConfig,
     /// Which blocks the log changed, as far as it was shipped.
     pub(crate) changes: ChangeLog,

@@ -52,7 +52,7 @@ pub use restore::{
 pub use source::{
     CheckReport, ConnectionUrl, Requirement, RequirementState, SettingsPlan, SourceError, SslMode,
     Statement, Synchronous, UrlError, apply_settings, check_source, disable_synchronous,
-    enable_synchronous, plan_settings, slot_name,
+    enable_synchronous, kept_slot_name, plan_settings, slot_name,
 };
 pub use spool::SpoolError;
 pub use status::{

@@ -50,6 +50,19 @@ pub const BASE_ENTRIES: usize = 2_000_000;
 pub const BASE_MANIFEST_BYTES: usize = 256 << 20;
 /// What a base backup must bring in each [`BASE_SILENCE`], in bytes; less counts as silence.
 pub const BASE_LEAST_BYTES: u64 = 1 << 20;
+/// What a base backup may bring beyond one and a half times what was announced, in bytes: a source
+/// grows while it is read.
+pub const BASE_MORE_BYTES: u64 = 1 << 30;
+/// How often the repository's disk is looked at while a base comes, in bytes brought.
+pub const BASE_LOOK_BYTES: u64 = 32 << 20;
+/// What a base backup leaves free of the repository's disk, for the log of all sources.
+pub const BASE_KEEPS_BYTES: u64 = 1 << 30;
+/// The part of a small disk that it leaves free instead: one in so many.
+pub const BASE_KEEPS_PART: u64 = 20;
+/// How long a source whose base did not end gets no other.
+pub const BASE_LIED_WAIT: Duration = Duration::from_secs(60 * 60);
+/// The shortest time between two bases that damage of the log leads to.
+pub const HEAL_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Base backups that are taken at once, of all sources together.
 pub const BASES_AT_ONCE: usize = 4;
 /// How long one of them may keep the others waiting.

@@ -17,8 +17,12 @@ pub(crate) use check::{MAJOR_MAX, MAJOR_MIN, explain};
 pub(crate) use connection::{APPLICATION_NAME, Allowance, Connection, Purpose, Reply};
 pub(crate) use rights::missing_rights;
 
+use std::path::Path;
+
 use holdfast_core::{Code, Coded, SourceName};
-use holdfast_wire::pg::replication::{FrameError, ReplyError, ServerMessage, StreamError};
+use holdfast_wire::pg::replication::{
+    FrameError, ReplyError, ServerMessage, StreamError, quote_literal,
+};
 
 /// Why a source does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +124,17 @@ pub enum SourceError {
 /// Returns the usual name of the slot that keeps a source's log for the vault.
 pub fn slot_name(source: &SourceName) -> String {
     format!("holdfast_{}", source.as_str().replace('-', "_"))
+}
+
+/// Returns the name of the slot that a vault with this state directory uses for a source: another than
+/// the usual one when that was left to somebody who took it.
+pub fn kept_slot_name(state: &Path, source: &SourceName) -> String {
+    crate::spool::kept_slot(state, source).unwrap_or_else(|| slot_name(source))
+}
+
+/// Returns what matches the usual name of a source's slot and those that may follow it, as a literal.
+fn slot_names(source: &SourceName) -> String {
+    quote_literal(&format!("^{}(_[0-9]+)?$", slot_name(source)))
 }
 
 impl SourceError {

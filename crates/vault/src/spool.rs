@@ -100,6 +100,12 @@ impl Coded for SpoolError {
     }
 }
 
+/// Returns the name of a source's slot below a state directory, when it is not the usual one.
+pub(crate) fn kept_slot(state: &Path, source: &SourceName) -> Option<String> {
+    let folder = state.join("spool").join(source.as_str());
+    Spool { folder }.slot().ok().flatten()
+}
+
 /// Which cluster a spool belongs to; it never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

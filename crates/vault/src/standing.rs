@@ -22,6 +22,10 @@ pub(crate) struct Facts {
     pub(crate) ship_trouble: Option<Trouble>,
     /// What is wrong with the log itself, until there is a base behind it.
     pub(crate) log_trouble: Option<Trouble>,
+    /// From where on the log cannot be read, until it is given up from there.
+    pub(crate) damaged_at: Option<Lsn>,
+    /// When a new base was last begun because of that.
+    pub(crate) healed: Option<Instant>,
     /// What is in the way of a base backup alone.
     pub(crate) base_trouble: Option<Trouble>,
     pub(crate) system_identifier: Option<u64>,

@@ -3,7 +3,7 @@
 mod directories;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -281,6 +281,7 @@ impl Vault {
             ledger: shared.ledger.clone(),
             clock: shared.clock.clone(),
             budget: shared.budget.clone(),
+            folder: shared.config.repository.directory().map(Path::to_owned),
             points: shared.config.points.clone(),
             changes: ChangeLog::default(),
             stop: stop.clone(),

@@ -52,6 +52,14 @@ struct State {
     connections: Vec<Connection>,
     opened: u64,
     closed: bool,
+    forged: Option<Forged>,
+}
+
+/// Bytes to a client that are to become others, once.
+#[derive(Debug)]
+struct Forged {
+    find: Vec<u8>,
+    with: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -82,6 +90,7 @@ impl FaultProxy {
             connections: Vec::new(),
             opened: 0,
             closed: false,
+            forged: None,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -140,6 +149,22 @@ impl FaultProxy {
     /// Sends new connections somewhere else.
     pub fn retarget(&self, target: SocketAddr) {
         self.shared.lock().target = target;
+    }
+
+    /// Puts other bytes in place of some on their way to a client, the first time that they come in one
+    /// piece.
+    pub fn forge(&self, find: &[u8], with: &[u8]) {
+        assert_eq!(find.len(), with.len(), "nothing may move");
+        self.shared.lock().forged = Some(Forged {
+            find: find.to_vec(),
+            with: with.to_vec(),
+        });
+    }
+
+    /// Whether what was to be forged has come and gone.
+    #[must_use]
+    pub fn has_forged(&self) -> bool {
+        self.shared.lock().forged.is_none()
     }
 
     /// The bytes forwarded so far.
@@ -225,6 +250,17 @@ impl Shared {
 }
 
 impl State {
+    fn forge(&mut self, bytes: &mut [u8]) {
+        let Some(Forged { find, with }) = &self.forged else {
+            return;
+        };
+        let at = bytes.windows(find.len()).position(|part| part == find);
+        if let Some(part) = at.and_then(|at| bytes.get_mut(at..)?.get_mut(..with.len())) {
+            part.copy_from_slice(with);
+            self.forged = None;
+        }
+    }
+
     fn carry(&mut self, direction: Direction, bytes: u64) -> u64 {
         match direction {
             Direction::ToClient => self.carried.to_client += bytes,
@@ -300,6 +336,11 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: Direction, shared: &S
             // One side closed its half: the other half may still carry the answer.
             let _ = to.shutdown(Shutdown::Write);
             return;
+        }
+        if direction == Direction::ToClient
+            && let Some(bytes) = buffer.get_mut(..read)
+        {
+            shared.lock().forge(bytes);
         }
         let wanted = u64::try_from(read).unwrap_or(u64::MAX);
         let admitted = shared.admit(direction, wanted, Instant::now());

@@ -6,7 +6,7 @@ mod settings;
 use clap::{Args, Subcommand};
 use holdfast_core::{Code, SourceName};
 use holdfast_vault::{
-    AckAt, AckMode, CheckReport, DirectoryStatus, RequirementState, check_source,
+    AckAt, AckMode, CheckReport, DirectoryStatus, RequirementState, check_source, kept_slot_name,
 };
 use serde_json::{Value, json};
 
@@ -422,8 +422,17 @@ fn remove(config: &Config, name: &str, yes: Option<&str>, output: Output) -> Don
         ));
     }
     block::cut(config, &source.name)?;
-    output.result(&json!({"source": name, "removed": true}), || {
-        format!("{name} is out of the configuration; restart what runs. Its slot `holdfast_{name}` stays in the source: drop it there")
-    });
+    let slot = kept_slot_name(&config.vault_dir(), &source.name);
+    let is_database = source.directory.is_none();
+    output.result(
+        &json!({"source": name, "removed": true, "slot": is_database.then_some(&slot)}),
+        || {
+            let done = format!("{name} is out of the configuration; restart what runs");
+            if !is_database {
+                return done;
+            }
+            format!("{done}. Its slot `{slot}` stays in the source: drop it there, with `SELECT pg_drop_replication_slot('{slot}')`")
+        },
+    );
     Ok(())
 }

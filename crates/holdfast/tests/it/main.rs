@@ -16,3 +16,4 @@ mod cli;
 mod desk;
 mod product;
 mod replay;
+mod settings;

@@ -12,6 +12,7 @@ use holdfast_wire::pg::replication::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::bound::Bound;
 use super::incremental::{Due, Filter, Onto, Schedule, onto};
 use super::{Capture, CaptureError};
 use crate::limits;
@@ -33,6 +34,7 @@ impl Capture {
         let mut wait = limits::BACKOFF_MIN;
         let mut is_owed = false;
         let mut schedule = Schedule::default();
+        let mut held_until: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -42,7 +44,8 @@ impl Capture {
             }
             // When the stream begins again, it asks for it again.
             is_owed = false;
-            if self.standing.facts().state != CaptureState::Streaming {
+            let is_held = held_until.is_some_and(|until| Instant::now() < until);
+            if is_held || self.standing.facts().state != CaptureState::Streaming {
                 continue;
             }
             let (taking, mut known) = (self.clone(), std::mem::take(&mut schedule));
@@ -66,6 +69,9 @@ impl Capture {
                 }
                 Ok(Err(_)) if self.stop.is_cancelled() => return,
                 Ok(Err(error)) => {
+                    if matches!(error, CaptureError::Endless { .. }) {
+                        held_until = Instant::now().checked_add(limits::BASE_LIED_WAIT);
+                    }
                     let trouble = trouble(&error);
                     let source = self.standing.config.name.as_str();
                     tracing::warn!(source, code = trouble.code, "{}", trouble.what);
@@ -84,6 +90,7 @@ impl Capture {
 
     /// Takes the restore point that is due, if one is, and returns the newest.
     fn point_that_is_due(&self, schedule: &mut Schedule) -> Result<PointId, CaptureError> {
+        self.heal()?;
         match self.newest_point()? {
             Some(point) => match schedule.due(self, &point)? {
                 Due::Full => self.base(None),
@@ -168,6 +175,7 @@ impl Capture {
             copies: 0,
             received: 0,
             window: Window::begin(),
+            bound: Bound::new(self.folder.clone()),
             turn: None,
             onto,
             content: Content::default(),
@@ -232,6 +240,7 @@ struct Base<'a> {
     /// Bytes of the archives so far, where the server does not count them.
     received: u64,
     window: Window,
+    bound: Bound,
     /// Few are taken in at once; a slow one does not keep the others waiting for ever.
     turn: Option<(Instant, OwnedSemaphorePermit)>,
     /// The restore point that this one is built on, until it begins.
@@ -251,6 +260,7 @@ impl Base<'_> {
             }
             if frame.tag == b'd' {
                 self.window.take(&frame.body)?;
+                self.bound.take(frame.body.len())?;
             } else {
                 allowance.take(&frame, STEP)?;
                 self.window.take(&[])?;
@@ -353,7 +363,9 @@ impl Base<'_> {
                 std::str::from_utf8(value).ok()
             };
             let kibibytes: u64 = text(2).and_then(|text| text.parse().ok()).unwrap_or(0);
-            self.total.0 = self.total.0.saturating_add(kibibytes.saturating_mul(1024));
+            let bytes = kibibytes.saturating_mul(1024);
+            self.total.0 = self.total.0.saturating_add(bytes);
+            self.bound.announce(bytes);
             if let Some(oid) = text(0).and_then(|text| text.parse().ok()) {
                 tablespaces.push(Tablespace {
                     oid,

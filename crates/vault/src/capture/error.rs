@@ -1,6 +1,6 @@
 //! Why capture of a source stops, and whether it can go on by itself.
 
-use holdfast_core::{Code, Coded, Lsn, Untrusted};
+use holdfast_core::{ByteCount, Code, Coded, Lsn, Untrusted};
 use holdfast_wire::pg::basebackup::{BaseMessageError, TarError};
 use holdfast_wire::pg::replication::ServerMessage;
 use holdfast_wire::pg::wal::WalError;
@@ -27,6 +27,12 @@ pub(crate) enum CaptureError {
         /// What is missing.
         what: &'static str,
     },
+    /// The base backup brings much more than was announced.
+    #[error("the base backup does not end: {announced} were announced, and far more came")]
+    Endless {
+        /// What the source said.
+        announced: ByteCount,
+    },
     /// A restore point cannot be built on the one before.
     #[error(transparent)]
     Incremental(#[from] IncrementalError),
@@ -38,6 +44,14 @@ pub(crate) enum CaptureError {
     Missing {
         /// What the server said.
         source: Box<ServerMessage>,
+    },
+    /// The disk is kept for the log.
+    #[error("the repository's disk has {free} left, and {kept} are kept for the log")]
+    Room {
+        /// What is free.
+        free: ByteCount,
+        /// What a base backup leaves free.
+        kept: ByteCount,
     },
     /// Somebody streams from our slot.
     #[error("somebody else streams from the vault's replication slot")]
@@ -111,10 +125,12 @@ impl CaptureError {
             Self::Spool(error) => !matches!(error, SpoolError::Gap { .. }),
             Self::Repository(_) => true,
             Self::Broken { .. }
+            | Self::Endless { .. }
             | Self::Incomplete { .. }
             | Self::Incremental(_)
             | Self::Message(_)
             | Self::Missing { .. }
+            | Self::Room { .. }
             | Self::ShutDown
             | Self::SlotTaken { .. }
             | Self::Entry { .. }
@@ -130,6 +146,8 @@ impl Coded for CaptureError {
             Self::Entry { .. } | Self::Incomplete { .. } | Self::Message(_) | Self::Tar { .. } => {
                 Code::ZI304
             }
+            Self::Endless { .. } => Code::ZI310,
+            Self::Room { .. } => Code::ZS312,
             Self::Wal(error) => error.code(),
             Self::Broken { .. } | Self::Missing { .. } => Code::ZI302,
             Self::OldTimeline { .. } | Self::OtherCluster { .. } => Code::ZI301,
@@ -159,6 +177,12 @@ impl Coded for CaptureError {
             }
             Self::OldTimeline { .. } | Self::OtherCluster { .. } => {
                 "nothing was captured and nothing that is kept was changed; correct the connection string, or add this cluster under a new name"
+            }
+            Self::Endless { .. } => {
+                "no restore point was made of it, and the next base backup is tried in an hour; look at what answers under this name, and restart the vault to try at once"
+            }
+            Self::Room { .. } => {
+                "the log goes on and nothing is lost; free space on the repository's disk: the vault then takes the base backup by itself"
             }
             Self::SlotTaken { .. } => {
                 "nothing is lost; if it is an old stream of this vault, the source ends it within `wal_sender_timeout`; otherwise the vault makes a slot of another name by itself"

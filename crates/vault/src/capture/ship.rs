@@ -383,8 +383,10 @@ impl Shipper<'_> {
                 tracing::warn!(source, code = trouble.code, "{}", trouble.what);
             }
             if matches!(error, WatchError::Wal { .. }) {
+                let read = self.watch.as_ref().and_then(|(_, w)| w.record_end());
                 self.watch = None;
                 capture.standing.facts().log_trouble = Some(trouble);
+                capture.damaged(read.unwrap_or(start).max(start));
             }
         }
         let newest = self.watch.as_ref().and_then(|(_, w)| w.newest_commit());

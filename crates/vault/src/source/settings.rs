@@ -1,6 +1,6 @@
 //! What a source must be told before it can be captured: planned first, shown, and performed only then.
 
-use holdfast_core::{Lsn, Secret};
+use holdfast_core::{Lsn, Secret, SourceName};
 use holdfast_wire::pg::replication::{quote_identifier, quote_literal};
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +133,8 @@ fn plan(config: &SourceConfig, sql: &mut Connection) -> Result<SettingsPlan, Sou
         return Err(SourceError::Version { major });
     }
     let slot = super::slot_name(&config.name);
-    let facts = sql.query(&facts_of(&config.url.user, &slot), STEP)?;
+    let slots = super::slot_names(&config.name);
+    let facts = sql.query(&facts_of(&config.url.user, &slots), STEP)?;
     let fact = |name: &str| facts.value(name).unwrap_or_default().to_owned();
     let mut plan = SettingsPlan::default();
     role(config, &facts, &mut plan);
@@ -256,16 +257,16 @@ fn role(config: &SourceConfig, facts: &Reply, plan: &mut SettingsPlan) {
     });
 }
 
-fn facts_of(user: &str, slot: &str) -> String {
-    let (user, slot) = (quote_literal(user), quote_literal(slot));
+fn facts_of(user: &str, slots: &str) -> String {
+    let user = quote_literal(user);
     format!(
         "SELECT (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = {user}) AS replication, \
-         EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {slot}) AS slot, \
+         EXISTS (SELECT FROM pg_replication_slots WHERE slot_name ~ {slots}) AS slot, \
          current_setting('wal_level') AS wal_level, \
          current_setting('max_wal_senders') AS max_wal_senders, \
          (SELECT count(*) FROM pg_stat_replication WHERE application_name IS DISTINCT FROM 'holdfast') AS senders_used, \
          current_setting('max_replication_slots') AS max_replication_slots, \
-         (SELECT count(*) FROM pg_replication_slots WHERE slot_name <> {slot}) AS slots_used, \
+         (SELECT count(*) FROM pg_replication_slots WHERE slot_name !~ {slots}) AS slots_used, \
          current_setting('full_page_writes') AS full_page_writes, \
          current_setting('max_slot_wal_keep_size') AS max_slot_wal_keep_size, \
          (SELECT setting FROM pg_settings WHERE name = 'idle_replication_slot_timeout') AS idle_timeout, \
@@ -302,6 +303,10 @@ impl LogRate {
 
 /// What is known of the vault's slot.
 pub(super) struct SlotFound {
+    /// Its name; `None` when there is no slot.
+    pub(super) name: Option<String>,
+    /// Slots of the vault's names beside it.
+    pub(super) others: Option<String>,
     /// `reserved`, `extended`, `unreserved` or `lost`; `None` when there is no slot.
     pub(super) status: Option<String>,
     /// How far the source's log is ahead of it.
@@ -309,18 +314,30 @@ pub(super) struct SlotFound {
 }
 
 impl SlotFound {
-    /// Asks for the slot of that name.
-    pub(super) fn ask(sql: &mut Connection, slot: &str) -> Option<Self> {
+    /// Asks for a source's slot: the one that the vault streams from, else the one of the highest number,
+    /// because those before it were left to others.
+    pub(super) fn ask(sql: &mut Connection, source: &SourceName) -> Option<Self> {
+        let (first, names) = (
+            quote_literal(&super::slot_name(source)),
+            super::slot_names(source),
+        );
         let question = format!(
-            "SELECT s.wal_status, s.restart_lsn::text AS restart, \
+            "WITH ours AS (SELECT s.*, coalesce(r.application_name = 'holdfast', false) AS is_used \
+             FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid \
+             WHERE s.slot_name ~ {names}), \
+             best AS (SELECT * FROM ours ORDER BY is_used AND slot_name = {first} DESC, is_used DESC, \
+             length(slot_name) DESC, slot_name DESC LIMIT 1) \
+             SELECT best.slot_name, best.wal_status, best.restart_lsn::text AS restart, \
+             (SELECT string_agg(slot_name, ', ' ORDER BY slot_name) FROM ours WHERE slot_name <> best.slot_name) AS others, \
              (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END)::text AS here \
-             FROM (SELECT 1) one LEFT JOIN pg_replication_slots s ON s.slot_name = {}",
-            quote_literal(slot)
+             FROM (SELECT 1) one LEFT JOIN best ON true"
         );
         let reply = sql.query(&question, STEP).ok()?;
         let position = |name| reply.value(name).and_then(|text| text.parse::<Lsn>().ok());
         let behind = position("here").zip(position("restart"));
         Some(Self {
+            name: reply.value("slot_name").map(str::to_owned),
+            others: reply.value("others").map(str::to_owned),
             status: reply.value("wal_status").map(str::to_owned),
             behind: behind.map_or(0, |(here, restart)| here.since(restart).0),
         })

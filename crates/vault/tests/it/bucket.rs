@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use holdfast_core::Secret;
+use holdfast_core::{Lsn, Secret};
 use holdfast_store::object::s3::{
     Addressing, BucketPath, CredentialSource, Credentials, Endpoint, PlainHttp, S3Location, Timing,
 };
@@ -230,5 +230,75 @@ async fn a_part_of_the_log_costs_three_requests_and_a_restore_point_three_for_ea
             found["LIST"] >= objects && found["LIST"] <= objects + 8,
             "{kind}: {found:?}"
         );
+    }
+}
+
+/// A commit as its client saw it: its number, where the log ended then, and when it was told.
+type Told = (i64, Lsn, Instant);
+
+/// Commits one row after the other until the source is gone.
+async fn commit(client: tokio_postgres::Client, told: Arc<Mutex<Vec<Told>>>) {
+    for number in 0_i64.. {
+        let row = format!("INSERT INTO t VALUES ({number})");
+        if client.batch_execute(&row).await.is_err() {
+            return;
+        }
+        let asked = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]);
+        let Ok(row) = asked.await else { return };
+        let end = row.get::<_, String>(0).parse().unwrap();
+        told.lock().unwrap().push((number, end, Instant::now()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_waiting_commits_less_than_a_second_is_lost_however_slow_the_storage_is() {
+    for late in [Duration::from_millis(300), Duration::from_secs(2)] {
+        let bucket = Bucket::new();
+        let mut scene = bucket.scene();
+        scene.ack = AckAt::Spool;
+        let mut server = Server::builder(&postgres::newest().unwrap())
+            .initdb_arg("--wal-segsize=1")
+            .start()
+            .unwrap();
+        let client = server.connect().await.unwrap();
+        let table = "CREATE TABLE t (n bigint PRIMARY KEY)";
+        client.batch_execute(table).await.unwrap();
+        let running = scene.run(&server.url());
+        let proven = |s: &holdfast_vault::SourceStatus| s.proof.at.is_some() && s.busy.is_none();
+        running.wait("drill", proven).await;
+        bucket.proxy.on("PUT /", Fault::Late(late), u32::MAX);
+        let told: Arc<Mutex<Vec<Told>>> = Arc::default();
+        let writer = tokio::spawn(commit(client, Arc::clone(&told)));
+        let (began, mut oldest) = (Instant::now(), Duration::ZERO);
+        while began.elapsed() < late + Duration::from_secs(3) {
+            let (shipped, now) = (running.status().shipped, Instant::now());
+            let all = told.lock().unwrap().clone();
+            let missing = all.iter().find(|(_, end, _)| *end > shipped);
+            oldest = oldest.max(missing.map_or(Duration::ZERO, |(_, _, at)| now - *at));
+            tokio::time::sleep(POLL).await;
+        }
+        server.kill_9().unwrap();
+        let killed = Instant::now();
+        writer.await.unwrap();
+        std::fs::remove_dir_all(server.data_dir()).unwrap();
+        // What the source's and the vault's machine would lose together: the time that a part
+        // gathers, and the time that the storage takes for it.
+        println!("PUT after {late:?}: the bucket was behind by at most {oldest:?}");
+        assert!(oldest < late + Duration::from_secs(2), "{oldest:?}");
+        running.stop().await;
+        let back = scene.restore(&scene.state(), &server).await;
+        let kept: i64 = back
+            .ask("SELECT coalesce(max(n), -1)::text FROM t")
+            .await
+            .parse()
+            .unwrap();
+        let all = told.lock().unwrap().clone();
+        let lost = all.iter().find(|(number, _, _)| *number > kept);
+        let seconds = lost.map_or(Duration::ZERO, |(_, _, at)| {
+            killed.saturating_duration_since(*at)
+        });
+        println!("{} told, kept up to {kept}, lost {seconds:?}", all.len());
+        assert!(all.len() > 20, "{}", all.len());
+        assert!(seconds < Duration::from_secs(1), "{seconds:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Capture: base backups and the log, from real servers into spool and repository.
 
 mod churn;
+mod damaged;
 mod full;
 mod hostile;
 pub mod killed;

@@ -25,6 +25,8 @@ pub enum Fault {
     CutBefore,
     /// It is performed; the answer comes one byte at a time, with this pause between two.
     Drip(Duration),
+    /// It is performed this much later, and answered.
+    Late(Duration),
     /// It is performed and answered.
     None,
     /// It is performed; nothing is ever answered.
@@ -184,6 +186,7 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
                 )?;
                 return client.shutdown(Shutdown::Both);
             }
+            Some(Fault::Late(pause)) => shared.wait(*pause),
             _ => {}
         }
         let mut target = TcpStream::connect(shared.target)?;

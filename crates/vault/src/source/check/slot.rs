@@ -16,10 +16,21 @@ impl Check<'_> {
     pub(super) fn slot(&mut self, facts: &Reply, sql: &mut Connection) {
         self.keep_size(facts, LogRate::ask(sql));
         self.other_limits(facts);
-        let name = slot_name(&self.config.name);
-        let Some(found) = SlotFound::ask(sql, &name) else {
+        let Some(found) = SlotFound::ask(sql, &self.config.name) else {
             return;
         };
+        let name = found.name.unwrap_or_else(|| slot_name(&self.config.name));
+        if let Some(others) = found.others {
+            self.add(
+                "other slots",
+                Finding {
+                    state: RequirementState::Warning,
+                    found: others,
+                    wanted: "one slot of the vault's: what nobody streams from keeps log at the source",
+                    fix: "find out who made them; SELECT pg_drop_replication_slot('NAME'); for what nobody needs".to_owned(),
+                },
+            );
+        }
         let behind = ByteCount(found.behind);
         let (state, text) = match found.status.as_deref() {
             None => (

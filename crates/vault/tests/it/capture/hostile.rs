@@ -36,6 +36,7 @@ const LIES: &[(&str, Lie, &[&str])] = &[
     ("base-nul", Lie::Base(tar::CONTROL), &["ZI304"]),
     ("base-huge", Lie::Base(tar::HUGE), &["ZI304"]),
     ("base-cut", Lie::Base(tar::CUT), &["ZI304"]),
+    ("base-endless", Lie::Endless, &["ZI310"]),
     ("base-archive-name", Lie::ArchiveName, &["ZI304"]),
     ("base-manifest", Lie::Manifest, &["ZI304"]),
     ("base-results", Lie::Results, &["ZS302"]),

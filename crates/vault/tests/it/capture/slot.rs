@@ -4,7 +4,10 @@ use std::process::Command;
 
 use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::process::Process;
-use holdfast_vault::{CaptureState, RestoreTarget, Running, points};
+use holdfast_vault::{
+    AckMode, CaptureState, RestoreTarget, Running, check_source, kept_slot_name, plan_settings,
+    points,
+};
 use tokio_postgres::Client;
 
 use super::scene::{Scene, flushed, now};
@@ -199,6 +202,20 @@ async fn a_slot_that_somebody_else_took_is_left_to_them() {
     let ours = "SELECT string_agg(slot_name, ',' ORDER BY slot_name) FROM pg_replication_slots WHERE active";
     assert_eq!(text(&client, ours).await, "holdfast_prod,holdfast_prod_2");
     again.stop().await;
+    // The preflight, the settings and whoever removes the source speak of the slot that is used.
+    let source = scene.source(&server.url(), AckMode::Asynchronous);
+    let report = check_source(&source).await;
+    let found = |name: &str| {
+        let mut all = report.requirements.iter();
+        let one = all.find(|one| one.name == name);
+        one.map(|one| one.found.clone()).unwrap_or_default()
+    };
+    assert!(found("slot").starts_with("holdfast_prod_2: "), "{report}");
+    assert_eq!(found("other slots"), "holdfast_prod", "{report}");
+    let plan = plan_settings(&source, &source.url).await.unwrap();
+    assert!(!plan.script().contains("slot("), "{}", plan.script());
+    let kept = kept_slot_name(&scene.state(), &source.name);
+    assert_eq!(kept, "holdfast_prod_2");
     let lost = scene.entries("source.slot_lost");
     assert_eq!(lost.len(), 1);
     assert_eq!(lost[0].draft.body["why"], "taken");

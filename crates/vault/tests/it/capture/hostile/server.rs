@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::tar::{Entry, archive};
+use super::tar::{ENDLESS, Entry, archive};
 
 /// What it lies about.
 #[derive(Clone, Copy)]
@@ -26,6 +26,8 @@ pub enum Lie {
     Elsewhere,
     /// A log that ends where numbers do.
     LastPosition,
+    /// A file of eight gigabytes in a base of which nothing was announced.
+    Endless,
     /// A message of four gigabytes.
     LongFrame,
     /// A backup manifest without end.
@@ -258,7 +260,7 @@ impl Session {
             Lie::Results => loop {
                 self.describe(&["recptr", "tli"])?;
             },
-            Lie::Base(_) | Lie::ArchiveName | Lie::Manifest | Lie::TwoCopies => {}
+            Lie::Base(_) | Lie::Endless | Lie::ArchiveName | Lie::Manifest | Lie::TwoCopies => {}
             // Whoever lies about the log takes its time with the base.
             _ => {
                 let mut byte = [0];
@@ -279,6 +281,13 @@ impl Session {
         self.send(b'd', format!("n{name}\0\0").as_bytes())?;
         if let Lie::Base(entries) = self.lie {
             self.data(&archive(entries))?;
+        }
+        if let Lie::Endless = self.lie {
+            self.data(&archive(ENDLESS)[..512])?;
+            let zeros = vec![0; 1 << 20];
+            loop {
+                self.data(&zeros)?;
+            }
         }
         self.send(b'd', b"m")?;
         if let Lie::Manifest = self.lie {
