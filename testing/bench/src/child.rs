@@ -56,5 +56,8 @@ pub fn run(child: Child) -> Result<()> {
 /// What a vault writes when it has drilled its newest point.
 pub const DRILLED: &str = "\"event\":\"drilled\"";
 
+/// What it writes when that is so of every source.
+pub const ALL_DRILLED: &str = "\"event\":\"all drilled\"";
+
 /// The name of the one source.
 const SOURCE: &str = "prod";

@@ -24,5 +24,9 @@ pub const MEMORY_BAR_BYTES: u64 = 512 << 20;
 pub const TICKS_PER_SECOND: f64 = 100.0;
 /// How long the source is left alone before a restore, so that every engine has its log.
 pub const QUIET: Duration = Duration::from_secs(2);
+/// How long many sources are looked at, idle and with traffic.
+pub const STRETCH: Duration = Duration::from_secs(15);
+/// Transactions a second of that traffic.
+pub const RATE: u32 = 50;
 /// How long the source is under load before it is killed.
 pub const LOAD: Duration = Duration::from_secs(6);

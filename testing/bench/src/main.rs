@@ -23,6 +23,7 @@ mod ground;
 mod limits;
 mod machine;
 mod meter;
+mod sources;
 mod table;
 mod vault;
 mod wal;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::copies;
 use crate::ground::Ground;
 use crate::machine::Machine;
+use crate::sources;
 use crate::wal;
 
 /// What to measure.
@@ -22,6 +23,9 @@ pub struct Options {
     /// Only this part; may be given more than once.
     #[arg(long, value_name = "PART")]
     pub only: Vec<String>,
+    /// How many sources one vault has in the part `sources`.
+    #[arg(long, default_value_t = 50)]
+    pub sources: u32,
     /// Which major version of PostgreSQL.
     #[arg(long, default_value_t = 15)]
     pub postgres: u32,
@@ -43,7 +47,11 @@ impl Options {
 
 type Part = fn(&Options, &Ground) -> Result<Value>;
 
-const PARTS: &[(&str, Part)] = &[("copies", copies::run), ("wal", wal::run)];
+const PARTS: &[(&str, Part)] = &[
+    ("copies", copies::run),
+    ("wal", wal::run),
+    ("sources", sources::run),
+];
 
 /// Runs the parts one after the other.
 pub fn run(options: &Options) -> Result<()> {

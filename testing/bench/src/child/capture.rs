@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use holdfast_store::{key, ledger::Ledger};
 use holdfast_vault::{
-    DrillConfig, PointsConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
+    DrillConfig, PointsConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
+    system_clock,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +41,10 @@ pub fn run(state: PathBuf, repository: PathBuf) -> Result<()> {
             }
         });
         let (shown, until) = (vault.clone(), stop.clone());
-        let watching = std::thread::spawn(move || watch(&shown, began, &until));
+        let watching = std::thread::spawn(move || match shown.status().len() {
+            1 => watch(&shown, began, &until),
+            _ => watch_many(&shown, &until),
+        });
         vault.run(stop).await.map_err(|error| anyhow!(error))?;
         watching
             .join()
@@ -71,7 +75,7 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
         directories: Vec::new(),
         state,
         repository: repository.into(),
-        sources: vec![source],
+        sources: sources(&source)?,
         postgres: PostgresConfig::default(),
         // Every point is drilled once: whoever measures waits for the end of that.
         drill: DrillConfig {
@@ -81,6 +85,38 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
         points: PointsConfig::default(),
     };
     Ok(Vault::open(config, ledger, key, clock)?)
+}
+
+/// The source under as many names as `SOURCE_COUNT` says.
+fn sources(one: &SourceConfig) -> Result<Vec<SourceConfig>> {
+    let count = std::env::var("SOURCE_COUNT").unwrap_or_else(|_| "1".to_owned());
+    let count: u32 = count.parse().context("read SOURCE_COUNT")?;
+    let name = |number: u32| match number {
+        0 => SOURCE.to_owned(),
+        number => format!("{SOURCE}-{number:03}"),
+    };
+    let named = |number: u32| -> Result<SourceConfig> {
+        Ok(SourceConfig {
+            name: name(number).parse().context("name a source")?,
+            ..one.clone()
+        })
+    };
+    (0..count).map(named).collect()
+}
+
+/// Tells when every source has a point that was drilled, and looks seldom.
+fn watch_many(vault: &Vault, stop: &CancellationToken) {
+    let mut is_told = false;
+    while !stop.is_cancelled() {
+        let is_done = |status: &SourceStatus| {
+            status.point.is_some() && status.proof.at.is_some() && status.busy.is_none()
+        };
+        if !is_told && vault.status().iter().all(is_done) {
+            println!("{}", json!({ "event": "all drilled" }));
+            is_told = true;
+        }
+        std::thread::sleep(LOOK_EVERY * 50);
+    }
 }
 
 /// Tells each change of what the vault is doing, and which thread has used how much.
@@ -108,6 +144,7 @@ fn watch(vault: &Vault, began: Instant, stop: &CancellationToken) {
                 let ended = status.proof.at.filter(|at| Some(*at) != drilled);
                 if ended.is_some() && status.busy.is_none() {
                     println!("{}", json!({ "event": "drilled", "told": status.point }));
+                    println!("{}", json!({ "event": "all drilled" }));
                     drilled = ended;
                     idle.clone_from(&status.point);
                 }
