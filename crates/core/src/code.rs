@@ -134,6 +134,8 @@ codes! {
     ZL270 "no key at hand opens the object",
     ZS270 "an object cannot be sealed",
     ZU270 "the text is not a key of an envelope",
+    ZU271 "nobody keeps the recovery key",
+    ZU272 "the vault has no recovery key",
 
     // vault
     ZB301 "the vault used its repository wrongly",

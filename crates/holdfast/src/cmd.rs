@@ -6,6 +6,7 @@ pub mod freeze;
 pub mod hold;
 pub mod init;
 pub mod judge;
+pub mod key;
 pub mod lease;
 pub mod ledger;
 pub mod point;

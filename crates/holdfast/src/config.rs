@@ -368,13 +368,27 @@ impl Config {
         let mut config = Self::parse(&text, file, &base)?;
         if let Some(folder) = std::env::var_os("HOLDFAST_STATE_DIR") {
             config.state_dir = config.base.join(folder);
-            let located = locate(&config.vault, &config.base, &config.state_dir);
-            config.location = located.map_err(|why| ConfigError::Malformed {
-                path: file.to_owned(),
-                why,
-            })?;
+            config.locate()?;
         }
         Ok(config)
+    }
+
+    /// Takes another repository than the file names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] when a bucket cannot be reached with what the file says of it.
+    pub fn take_repository(&mut self, repository: String) -> Result<(), ConfigError> {
+        self.vault.repository = repository;
+        self.locate()
+    }
+
+    fn locate(&mut self) -> Result<(), ConfigError> {
+        let located = locate(&self.vault, &self.base, &self.state_dir);
+        self.location = located.map_err(|why| ConfigError::Malformed {
+            path: self.file.clone(),
+            why,
+        })?;
+        Ok(())
     }
 
     /// Reads the text of a configuration file that lies in `base`.

@@ -1,6 +1,9 @@
 //! How the rooms are put together: folders, keys, clients, the two halves.
 
+pub mod access;
 pub mod guard;
+pub mod keys;
+pub mod recovery;
 pub mod secrets;
 pub mod vault;
 pub mod way_back;

@@ -66,7 +66,7 @@ impl Coded for EnvelopeError {
                 "keep the repository as it is; restore another point, or copy the object back from a replica"
             }
             Self::NoKey(_) => {
-                "give the key it was sealed to: the vault's own from before a rotation, or the recovery key with --recovery-key"
+                "give the key it was sealed to: the vault's own from before a rotation, or the recovery key with --recovery-key; if it was one of these, the object is damaged"
             }
             Self::NoRecipient | Self::Primitive(_) => {
                 "nothing was stored; mend the system's randomness or the keys in the state folder, then start again"

@@ -10,6 +10,7 @@
 pub mod durable;
 pub mod envelope;
 pub mod key;
+pub mod keyring;
 pub mod ledger;
 pub mod limits;
 pub mod object;

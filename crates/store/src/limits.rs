@@ -82,3 +82,5 @@ pub const PROBE_SHORT: Duration = Duration::from_secs(4);
 
 /// Names that are remembered because a try to store under them ended without an answer.
 pub const S3_DOUBTFUL: usize = 16 * 1024;
+/// The largest file with the key of an envelope, comments included.
+pub const KEY_FILE_BYTES_MAX: usize = 8 * 1024;

@@ -11,17 +11,22 @@ mod location;
 mod marker;
 pub mod probe;
 pub mod s3;
+mod sealed;
+mod shared;
 
 use std::io;
 
 use holdfast_core::{ByteCount, Code, Coded, Timestamp, Untrusted};
 use serde::{Deserialize, Serialize};
 
+use crate::envelope::EnvelopeError;
+
 pub use directory::{DirectoryStore, WriterLock};
 pub use key::{KeyError, ObjectKey};
 pub use location::{Backend, Location};
 pub use marker::Marker;
 use s3::S3Error;
+pub use sealed::{Keys, Sealed};
 
 /// Where the vault's objects rest. What capture and restore are given: create, read, list, lock; no more.
 pub trait ObjectStore: Send + Sync {
@@ -107,6 +112,14 @@ pub struct Range {
 /// Why an object or its store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
+    /// The object cannot be sealed or opened.
+    #[error("cannot use the envelope `{key}`")]
+    Envelope {
+        /// Which object.
+        key: ObjectKey,
+        /// Why not.
+        source: EnvelopeError,
+    },
     /// The key is taken.
     #[error("`{0}` exists and is never overwritten")]
     Exists(ObjectKey),
@@ -215,6 +228,7 @@ impl Coded for ObjectError {
         match self {
             Self::Fenced { .. } => Code::ZI352,
             Self::S3(error) => error.code(),
+            Self::Envelope { source, .. } => source.code(),
             Self::Full { .. } => Code::ZS252,
             Self::Io { .. } => Code::ZS251,
             Self::InUse { .. } => Code::ZU254,
@@ -234,6 +248,7 @@ impl Coded for ObjectError {
                 "this vault writes nothing more; if it shall write again, stop the other and run `holdfast vault takeover`"
             }
             Self::S3(error) => return error.hint(),
+            Self::Envelope { source, .. } => return source.hint(),
             Self::Full { .. } => {
                 "nothing was acknowledged that is not stored; free space or enlarge the disk, the vault goes on by itself"
             }

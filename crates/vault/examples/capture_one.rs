@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdfast_store::{key, ledger::Ledger};
+use holdfast_store::{key, keyring::Keyring, ledger::Ledger};
 use holdfast_vault::{
     DrillConfig, PointsConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
 };
@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let key = key::load_or_create(&state.join("vault.key"), random)?;
     let ledger = Ledger::open(&state.join("ledger"), key.clone(), clock())?;
     let config = VaultConfig {
+        keys: Keyring::open(&state.join("keys"))?.keys(),
         state,
         repository: repository.into(),
         sources: vec![source],

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use holdfast_store::keyring::Keyring;
 use holdfast_vault::{
     DirectoryRequest, Place, PostgresConfig, ProgressFn, RestoreRequest, RestoreTarget, Start,
     Ways, is_directory, restore, restore_directory,
@@ -19,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let source = next()?.to_string_lossy().parse()?;
     let into = PathBuf::from(next()?);
     let place = Place {
+        keys: Keyring::open(&state.join("keys"))?.keys(),
         state,
         repository: repository.into(),
         vault_key: None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::{SourceName, Timestamp};
-use holdfast_store::object::Location;
+use holdfast_store::object::{Keys, Location};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::directory::DirectoryConfig;
@@ -170,6 +170,8 @@ pub struct VaultConfig {
     pub state: PathBuf,
     /// Where the repository is.
     pub repository: Location,
+    /// What objects are sealed to and opened with.
+    pub keys: Keys,
     /// The PostgreSQL clusters.
     pub sources: Vec<SourceConfig>,
     /// The directories.

@@ -35,7 +35,7 @@ pub fn points(
     running: &Running,
     now: Timestamp,
 ) -> Result<Vec<PointSpan>, RepositoryError> {
-    let reader = Reader::open(&place.repository, place.vault_key)?;
+    let reader = Reader::open(&place.repository, place.vault_key, &place.keys)?;
     let proofs = Proofs::read(place, &reader);
     let mut all = Vec::new();
     for source in reader.sources()? {

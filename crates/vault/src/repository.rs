@@ -26,7 +26,9 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use holdfast_core::{ErrorChain, Lsn, Proof, SignedProof, SourceName};
-use holdfast_store::object::{Location, Marker, ObjectError, ObjectStore, WriterLock};
+use holdfast_store::object::{
+    Keys, Location, Marker, ObjectError, ObjectStore, Sealed, WriterLock,
+};
 
 use crate::config::Clock;
 
@@ -71,7 +73,8 @@ impl Writing {
 }
 
 impl Repository {
-    /// Makes the repository at `location` or opens it, and becomes its one writer.
+    /// Makes the repository at `location` or opens it, and becomes its one writer; objects are sealed
+    /// to the recipients of `keys`.
     ///
     /// # Errors
     /// [`RepositoryError::OtherKey`] when its manifests are signed with another key,
@@ -80,8 +83,15 @@ impl Repository {
     pub fn open_writer(
         location: &Location,
         key: SigningKey,
+        keys: &Keys,
         clock: Clock,
     ) -> Result<Self, RepositoryError> {
+        let recipients = keys.recipients();
+        if recipients.is_empty() {
+            return Err(RepositoryError::Misuse {
+                what: "there is nobody to seal objects to".to_owned(),
+            });
+        }
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| RepositoryError::System {
             step: "draw random bytes",
@@ -92,6 +102,7 @@ impl Repository {
             id: HEXLOWER.encode(&random),
             created: clock(),
             vault_key: HEXLOWER.encode(key.verifying_key().as_bytes()),
+            recipients,
         };
         let store = location.create_or_open(&fresh)?;
         let found = store.marker().format;
@@ -103,6 +114,7 @@ impl Repository {
         }
         let holder = format!("process {} since {}", std::process::id(), clock());
         let lock = store.lock(&holder)?;
+        let store = Arc::new(Sealed::new(store, keys.clone()));
         Ok(Self::assemble(store, key, clock, Some(lock)))
     }
 

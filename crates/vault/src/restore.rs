@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::{ByteCount, Lsn, PointId, SourceName, Timestamp};
-use holdfast_store::object::Location;
+use holdfast_store::object::{Keys, Location};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PostgresConfig;
@@ -59,6 +59,8 @@ pub struct Place {
     pub state: PathBuf,
     /// Where the repository is.
     pub repository: Location,
+    /// What objects are opened with: the vault's own keys, or a recovery key.
+    pub keys: Keys,
     /// The key that manifests must be signed with; `None` trusts the one in the repository's marker.
     pub vault_key: Option<VerifyingKey>,
     /// PostgreSQL's programs.

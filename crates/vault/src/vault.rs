@@ -128,7 +128,8 @@ impl Vault {
         })?;
         let promise = target::settle(&mut config.repository, &config.state, clock())?;
         record_promise(&ledger, &config.repository, &promise, clock())?;
-        let repository = Repository::open_writer(&config.repository, key.clone(), clock.clone())?;
+        let repository =
+            Repository::open_writer(&config.repository, key.clone(), &config.keys, clock.clone())?;
         let standings = config
             .sources
             .iter()
@@ -178,6 +179,7 @@ impl Vault {
             place: Place {
                 state: shared.config.state.clone(),
                 repository: shared.config.repository.clone(),
+                keys: shared.config.keys.clone(),
                 vault_key: Some(shared.key.verifying_key()),
                 postgres: shared.config.postgres.clone(),
             },
@@ -225,7 +227,7 @@ impl Vault {
         let shared = &self.shared;
         let key = shared.key.verifying_key();
         let name = &standing.config.name;
-        let reader = Reader::open(&shared.config.repository, Some(key))?;
+        let reader = Reader::open(&shared.config.repository, Some(key), &shared.config.keys)?;
         let remembered =
             drill::recall(&reader, &shared.ledger, name).map_err(|error| VaultError::Recall {
                 name: name.clone(),

@@ -13,8 +13,10 @@ use crate::cmd::block_on;
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
 use crate::wiring::guard::ask_or_open;
+use crate::wiring::keys::{self, NewKeys};
+use crate::wiring::recovery::{Given, NewRecovery};
 use crate::wiring::secrets::{Asking, NewApprover, Twice, new_approver, passphrase};
-use crate::wiring::{Half, random, state_folder, system};
+use crate::wiring::{Half, operator, random, state_folder, system};
 
 /// Makes keys, `holdfast.toml` and the first approver. What is there already is kept.
 #[derive(Debug, Args)]
@@ -28,6 +30,11 @@ pub struct Init {
     /// Read the passphrase from the first line of stdin.
     #[arg(long, conflicts_with = "no_approver")]
     passphrase_stdin: bool,
+    #[command(flatten)]
+    recovery: NewRecovery,
+    /// Make no recovery key: the vault does not run here without one.
+    #[arg(long, conflicts_with_all = ["recovery_key_out", "recovery_recipient", "recovery_key_in_json"])]
+    no_recovery_key: bool,
 }
 
 /// What `init` writes when there is no configuration.
@@ -56,12 +63,37 @@ impl Init {
             half.key(&config)?;
         }
         let approver = self.approver(&config)?;
+        let given = self.keys(&config, output)?;
         let value = json!({
             "config": shared.config, "config_made": made,
-            "state": config.state_dir, "approver": approver,
+            "state": config.state_dir, "approver": approver, "recovery_key": given,
         });
-        output.result(&value, || text(shared, &config, made, approver.as_deref()));
+        output.result(&value, || {
+            let mut text = text(shared, &config, made, approver.as_deref());
+            if let Some(given) = &given {
+                text.push_str(&describe(given));
+            }
+            text + "next   holdfast source add NAME --vault-url env:VAULT_URL --guard-url env:GUARD_URL"
+        });
         Ok(())
+    }
+
+    /// Makes the keys of the repository's objects that are missing; the recovery key goes to a person.
+    fn keys(&self, config: &Config, output: Output) -> Result<Option<Given>, Failure> {
+        let ring = keys::open(config)?;
+        let given = match ring.recovery.is_empty() && !self.no_recovery_key {
+            true => Some(self.recovery.give(config, output)?),
+            false => None,
+        };
+        let new = NewKeys {
+            machine: ring.machine.is_empty(),
+            recovery: given.as_ref().map(|given| given.recipient),
+            by: operator(),
+        };
+        if new.machine || new.recovery.is_some() {
+            block_on(keys::add_anywhere(config, &new))?;
+        }
+        Ok(given)
     }
 
     /// Makes the first approver, unless there is one or none is wanted.
@@ -131,5 +163,20 @@ fn text(shared: &Shared, config: &Config, made: bool, approver: Option<&str>) ->
             "approver {name}: keep the passphrase where no agent reads; nobody can restore it\n"
         ));
     }
-    text + "next   holdfast source add NAME --vault-url env:VAULT_URL --guard-url env:GUARD_URL"
+    text
+}
+
+fn describe(given: &Given) -> String {
+    let Given {
+        recipient, file, ..
+    } = given;
+    match file {
+        Some(file) => format!(
+            "recovery key in {}: take it off this machine; it opens the repository when all else is lost\n",
+            file.display()
+        ),
+        None => {
+            format!("recovery key of {recipient}: it opens the repository when all else is lost\n")
+        }
+    }
 }

@@ -11,8 +11,9 @@ use crate::cli::Shared;
 use crate::cmd::{block_on, read};
 use crate::config::Config;
 use crate::report::{Done, Output, table};
+use crate::wiring::access::{Access, Reading};
 use crate::wiring::vault::Standing;
-use crate::wiring::{Half, now, vault};
+use crate::wiring::{Half, now};
 
 /// What can be brought back.
 #[derive(Debug, Subcommand)]
@@ -27,24 +28,30 @@ pub enum Point {
         /// Every restore point, not only the newest ten of each source.
         #[arg(long, conflicts_with = "names")]
         all: bool,
+        #[command(flatten)]
+        access: Access,
     },
 }
 
 impl Point {
     /// Reads the repository; a vault that runs is asked how far the source is.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = shared.config()?;
-        let Self::List { source, names, all } = self;
+        let Self::List {
+            source,
+            names,
+            all,
+            access,
+        } = self;
+        let reading = access.open(shared, output)?;
         let source = match &source {
-            Some(source) => Some(config.source(source)?.name.clone()),
+            Some(source) => Some(reading.source(source)?),
             None => None,
         };
         if names {
-            return list_names(&config, source.as_ref(), output);
+            return list_names(&reading, source.as_ref(), output);
         }
-        let running = running(&config);
-        let place = vault::place(&config)?;
-        let mut spans: Vec<PointSpan> = holdfast_vault::points(&place, &running, now())?;
+        let running = running(&reading.config);
+        let mut spans: Vec<PointSpan> = holdfast_vault::points(&reading.place, &running, now())?;
         spans.retain(|span| source.as_ref().is_none_or(|name| span.source == *name));
         let shown = if all { usize::MAX } else { show::NEWEST };
         output.result(&spans, || show::text(&spans, shown));
@@ -71,8 +78,8 @@ fn running(config: &Config) -> Running {
     }
 }
 
-fn list_names(config: &Config, source: Option<&SourceName>, output: Output) -> Done {
-    let named = holdfast_vault::named_points(&vault::place(config)?, source)?;
+fn list_names(reading: &Reading, source: Option<&SourceName>, output: Output) -> Done {
+    let named = holdfast_vault::named_points(&reading.place, source)?;
     output.result(&named, || {
         if named.is_empty() {
             return "nobody has named a point in the log that is kept; `SELECT pg_create_restore_point('NAME')` on the source does".to_owned();

@@ -10,6 +10,7 @@ use crate::cli::Shared;
 use crate::cmd::restore::{Asked, How, Moment, bring_back, describe};
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
+use crate::wiring::access::Access;
 use crate::wiring::{now, system, vault};
 
 /// Brings a writable server into service in a new place; the damaged original is not touched.
@@ -27,18 +28,20 @@ pub struct Recover {
     port: Option<u16>,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    access: Access,
 }
 
 impl Recover {
     /// Restores, starts, promotes, prints the connection string.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = shared.config()?;
-        let source = config.source(&self.source)?;
+        let reading = self.access.open(shared, output)?;
+        let config = &reading.config;
         let into = match &self.into {
             Some(into) => {
                 std::path::absolute(into).map_err(|error| system("find the directory", &error))?
             }
-            None => new_place(&config, &self.source)?,
+            None => new_place(config, &self.source)?,
         };
         let asked = Asked {
             source: &self.source,
@@ -47,9 +50,13 @@ impl Recover {
             start: Start::Yes { port: self.port },
             ways: self.how.ways()?,
         };
-        let restored = bring_back(&config, asked, output)?;
-        let told = vault::source(&config, source)?;
-        let url = restored.server.as_ref().map(|server| {
+        let restored = bring_back(&reading, asked, output)?;
+        // Without the configuration nobody knows which role and database the source was asked as.
+        let told = config.source(&self.source).ok();
+        let told = told
+            .map(|source| vault::source(config, source))
+            .transpose()?;
+        let url = told.zip(restored.server.as_ref()).map(|(told, server)| {
             format!(
                 "postgresql://{}@{}:{}/{}",
                 told.url.user, server.host, server.port, told.url.database

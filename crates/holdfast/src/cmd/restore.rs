@@ -15,9 +15,9 @@ use holdfast_vault::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Shared;
-use crate::config::Config;
 use crate::report::{Done, Failure, Output};
-use crate::wiring::{now, vault};
+use crate::wiring::access::{Access, Reading};
+use crate::wiring::now;
 
 /// Brings a restore point back into a new directory; never into one that holds something.
 #[derive(Debug, Args)]
@@ -35,6 +35,8 @@ pub struct Restore {
     /// The server's port; a free one if absent.
     #[arg(long, requires = "start")]
     port: Option<u16>,
+    #[command(flatten)]
+    access: Access,
     #[command(flatten)]
     how: How,
 }
@@ -90,11 +92,11 @@ pub struct Moment {
 impl Restore {
     /// Reads repository and spool; the vault need not run.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = shared.config()?;
+        let reading = self.access.open(shared, output)?;
         let into = std::path::absolute(&self.into)
             .map_err(|error| crate::wiring::system("find the directory", &error))?;
-        let name = config.source(&self.source)?.name.clone();
-        if holdfast_vault::is_directory(&vault::place(&config)?, &name)? {
+        let name = reading.source(&self.source)?;
+        if holdfast_vault::is_directory(&reading.place, &name)? {
             if self.start {
                 return Err(Failure::new(
                     holdfast_core::Code::ZU304,
@@ -108,7 +110,7 @@ impl Restore {
                 into,
                 ways: self.how.ways()?,
             };
-            return directory::run(&config, &request, output);
+            return directory::run(&reading, &request, output);
         }
         let start = match self.start {
             true => Start::Yes { port: self.port },
@@ -121,7 +123,7 @@ impl Restore {
             start,
             ways: self.how.ways()?,
         };
-        let restored = bring_back(&config, asked, output)?;
+        let restored = bring_back(&reading, asked, output)?;
         output.result(&restored, || describe(&restored));
         Ok(())
     }
@@ -145,9 +147,13 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// The restore's own error; what was there before is as it was.
-pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<Restored, Failure> {
-    let source = config.source(asked.source)?.name.clone();
-    let at = target::resolve(config, &source, &asked.moment.at)?;
+pub fn bring_back(
+    reading: &Reading,
+    asked: Asked<'_>,
+    output: Output,
+) -> Result<Restored, Failure> {
+    let source = reading.source(asked.source)?;
+    let at = target::resolve(&reading.config, &source, &asked.moment.at)?;
     let mut request = RestoreRequest::new(source, at, asked.into, asked.start);
     request.timeline = asked.moment.timeline;
     request.ways = asked.ways;
@@ -163,7 +169,7 @@ pub fn bring_back(config: &Config, asked: Asked<'_>, output: Output) -> Result<R
             RestorePhase::Wal => "log",
         });
     });
-    let restored = holdfast_vault::restore(&vault::place(config)?, &request, &progress);
+    let restored = holdfast_vault::restore(&reading.place, &request, &progress);
     bar.finish_and_clear();
     Ok(restored?)
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Shared;
 use crate::cmd::block_on;
+use crate::cmd::key::Key;
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
 use crate::wiring::way_back::RemoteVault;
@@ -33,6 +34,9 @@ pub enum GuardCommand {
 pub enum VaultCommand {
     /// Try what the repository's place refuses, which decides what may be promised
     CheckTarget,
+    /// The keys that the repository's objects are sealed to
+    #[command(subcommand)]
+    Key(Key),
     /// Capture, keep and drill, until SIGINT or SIGTERM
     Run,
     /// How each source stands
@@ -85,9 +89,13 @@ impl GuardCommand {
 impl VaultCommand {
     /// Runs the vault, or asks the running one.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = shared.config()?;
+        let config = match self {
+            Self::Key(key) => return key.run(shared, output),
+            Self::CheckTarget | Self::Run | Self::Status => shared.config()?,
+        };
         match self {
             Self::CheckTarget => crate::cmd::target::run(&config, output),
+            Self::Key(_) => Ok(()),
             Self::Run => block_on(async {
                 let stop = stop_on_signal()?;
                 let vault = vault::start(&config, stop).await?;

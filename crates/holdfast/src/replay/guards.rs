@@ -73,7 +73,15 @@ impl Guards {
         stage.progress.wait("holdfast", "is set up");
         stage.make_folder(TEMPORARY, 0o755)?;
         stage.write_file(&guards.config, &configuration(provider))?;
-        guards.ask(stage, "init", &["init", "--no-approver", "--json"])?;
+        let recovery = stage.folder.join("recovery.key").display().to_string();
+        let init = [
+            "init",
+            "--no-approver",
+            "--recovery-key-out",
+            &recovery,
+            "--json",
+        ];
+        guards.ask(stage, "init", &init)?;
         guards.add_source(stage, provider)?;
         guards.run(stage)?;
         if act.has_vault() {

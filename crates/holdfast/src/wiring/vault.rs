@@ -1,11 +1,14 @@
 //! The vault half: its configuration, its local API, reading without it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::{Code, SourceName, WayBack};
+use holdfast_store::keyring::Keyring;
 use holdfast_store::ledger::Ledger;
+use holdfast_store::object::Keys;
 use holdfast_vault::{
     AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place,
     PointsConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
@@ -19,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Request};
 use crate::config::{self, Config};
 use crate::report::Failure;
+use crate::wiring::keys::{self, NewKeys};
 use crate::wiring::way_back::Told;
 use crate::wiring::{Half, failure, now};
 
@@ -31,9 +35,21 @@ const SYNCHRONOUS_TRY_EVERY: Duration = Duration::from_millis(250);
 /// When there is no public key of the vault.
 pub fn place(config: &Config) -> Result<Place, Failure> {
     Ok(Place {
+        vault_key: Some(Half::Vault.public_key(config)?),
+        ..place_without_key(config)?
+    })
+}
+
+/// Returns the same without the vault's public key.
+///
+/// # Errors
+/// When a key of the repository's objects cannot be read.
+pub fn place_without_key(config: &Config) -> Result<Place, Failure> {
+    Ok(Place {
         state: config.vault_dir(),
         repository: config.repository(),
-        vault_key: Some(Half::Vault.public_key(config)?),
+        keys: keys::open(config)?.keys(),
+        vault_key: None,
         postgres: postgres(config),
     })
 }
@@ -91,6 +107,7 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
     Ok(VaultConfig {
         state: config.vault_dir(),
         repository: config.repository(),
+        keys: keys::required(config)?,
         sources: sources?,
         directories: directories(config),
         postgres: postgres(config),
@@ -150,6 +167,29 @@ impl Waiting {
     }
 }
 
+/// What the running vault needs to take up new keys.
+#[derive(Clone)]
+struct Ring {
+    folder: PathBuf,
+    keys: Keys,
+    ledger: Ledger,
+}
+
+impl Ring {
+    /// Keeps new keys and seals to them from now on.
+    fn add(&self, new: &NewKeys) -> Result<Value, Failure> {
+        let listed = keys::add(&self.folder, &self.ledger, new)?;
+        self.keys.exchange(&Keyring::open(&self.folder)?.keys());
+        serde_json::to_value(listed).map_err(|error| {
+            Failure::new(
+                Code::ZS602,
+                format!("the answer cannot be written: {error}"),
+                "`holdfast vault key list` shows the keys",
+            )
+        })
+    }
+}
+
 /// A vault that runs.
 pub struct Running {
     /// The vault, for questions in process.
@@ -189,6 +229,11 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
     let told = vault_config(config)?;
     let sources = told.sources.clone();
     let ledger = Ledger::open(&Half::Vault.ledger(config), key.clone(), now())?;
+    let ring = Ring {
+        folder: keys::folder(config),
+        keys: told.keys.clone(),
+        ledger: ledger.clone(),
+    };
     let listener = api::listen(&config.vault_dir())?;
     let vault = tokio::task::spawn_blocking(move || Vault::open(told, ledger, key, system_clock()))
         .await
@@ -213,8 +258,13 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
         listener,
         stop.clone(),
         move |request| {
-            let (vault, waiting) = (answering.clone(), told.clone());
-            async move { answer(&vault, &waiting, request).await }
+            let (vault, waiting, ring) = (answering.clone(), told.clone(), ring.clone());
+            async move {
+                match request.op.as_str() {
+                    "vault.key.add" => ring.add(&api::args(request)?),
+                    _ => answer(&vault, &waiting, request).await,
+                }
+            }
         },
     ))];
     for source in sources {

@@ -13,7 +13,7 @@ use holdfast_testing::signals;
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
-use crate::desk::{Desk, Ran};
+use crate::desk::{Desk, RECOVERY_KEY, Ran};
 
 /// How long anything may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -262,9 +262,7 @@ async fn a_database_comes_back_from_a_bucket_alone_which_nobody_could_empty() {
 /// Reads the copy with the script; the log must reach what was acknowledged last.
 fn by_the_script(scene: &Scene, copy: &Path, until: Lsn) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/read-repository");
-    let key = scene.desk.join("reader.key");
-    let made = Command::new("age-keygen").arg("-o").arg(&key).output();
-    assert!(made.unwrap().status.success());
+    let key = scene.desk.join(RECOVERY_KEY);
     let into = scene.desk.join("by-the-script");
     let mut command = Command::new(script);
     command

@@ -10,6 +10,9 @@ use serde_json::Value;
 /// The passphrase of the approver that [`Desk::init`] makes.
 pub const PASSPHRASE: &str = "correct horse battery";
 
+/// The file with the recovery key that [`Desk::init`] makes.
+pub const RECOVERY_KEY: &str = "recovery.key";
+
 /// What a command did.
 #[derive(Debug)]
 pub struct Ran {
@@ -56,16 +59,20 @@ impl Desk {
         }
     }
 
-    /// Makes a folder with keys, free ports and the approver `ann`.
+    /// Makes a folder with keys, free ports, the approver `ann` and a recovery key.
     pub fn init(subject: &str) -> Self {
         let desk = Self::empty(subject);
         let text = "state_dir = \"state\"\n[guard]\npg_listen = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\n";
         std::fs::write(desk.path().join("holdfast.toml"), text).unwrap();
-        desk.says(
-            &["init", "--approver", "ann", "--passphrase-stdin"],
-            PASSPHRASE,
-        )
-        .done();
+        let args = [
+            "init",
+            "--approver",
+            "ann",
+            "--passphrase-stdin",
+            "--recovery-key-out",
+            RECOVERY_KEY,
+        ];
+        desk.says(&args, PASSPHRASE).done();
         desk
     }
 

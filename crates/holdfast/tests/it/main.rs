@@ -14,6 +14,7 @@
 mod bucket;
 mod cli;
 mod desk;
+mod keys;
 mod product;
 mod replay;
 mod settings;

@@ -4,6 +4,7 @@ use holdfast_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ObjectError;
+use crate::envelope::Recipient;
 
 /// The name of the marker, at the top of the repository.
 pub const MARKER: &str = "holdfast-repository.json";
@@ -23,6 +24,10 @@ pub struct Marker {
     pub created: Timestamp,
     /// The vault's public key, 64 hexadecimal digits: manifests are signed with it.
     pub vault_key: String,
+    /// What the first objects were sealed to, from format 2 on. A record, never what is sealed to: that
+    /// comes from the vault's own folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<Recipient>,
 }
 
 impl Marker {

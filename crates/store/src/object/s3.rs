@@ -94,6 +94,7 @@ impl S3Store {
                 id: String::new(),
                 created: Timestamp(0),
                 vault_key: String::new(),
+                recipients: Vec::new(),
             },
             doubtful: Mutex::default(),
         })

@@ -18,6 +18,7 @@ pub fn marker() -> Marker {
         id: "repo-test".to_owned(),
         created: Timestamp(0),
         vault_key: String::new(),
+        recipients: Vec::new(),
     }
 }
 

@@ -166,7 +166,8 @@ pub fn drills(place: &Place, source: Option<&SourceName>) -> Result<Vec<DrillRec
         })
         .map_err(DrillError::Ledger)?;
     }
-    let reader = Reader::open(&place.repository, Some(key)).map_err(DrillError::Repository)?;
+    let reader =
+        Reader::open(&place.repository, Some(key), &place.keys).map_err(DrillError::Repository)?;
     for name in reader.sources().map_err(DrillError::Repository)? {
         if !is_wanted(&name) {
             continue;

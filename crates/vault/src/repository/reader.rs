@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::{ByteCount, PointId, SignedProof, SourceName};
-use holdfast_store::object::{Location, ObjectError, ObjectKey, ObjectStore};
+use holdfast_store::object::{Keys, Location, ObjectError, ObjectKey, ObjectStore, Sealed};
 
 use super::format::{self, Format, Kind, damaged};
 use super::log::{self, Log, Piece};
@@ -43,11 +43,15 @@ impl AnyManifest {
 
 impl Reader {
     /// Opens the repository at `location`; `key` is what manifests must be signed with, `None` trusts
-    /// the one in the repository's marker.
+    /// the one in the repository's marker. `keys` open its objects, from format 2 on.
     ///
     /// # Errors
     /// When there is none, or it has a newer format.
-    pub fn open(location: &Location, key: Option<VerifyingKey>) -> Result<Self, RepositoryError> {
+    pub fn open(
+        location: &Location,
+        key: Option<VerifyingKey>,
+        keys: &Keys,
+    ) -> Result<Self, RepositoryError> {
         let store = location.open()?;
         let stated = || {
             manifest::marker_key(&store.marker().vault_key).ok_or_else(|| ObjectError::Unreadable {
@@ -56,6 +60,10 @@ impl Reader {
         };
         let key = key.map_or_else(stated, Ok)?;
         let format = Format::of_marker(store.marker().format);
+        let store: Arc<dyn ObjectStore> = match format {
+            Format::V1 => store,
+            Format::V2 => Arc::new(Sealed::new(store, keys.clone())),
+        };
         Ok(Self::of_format(store, key, format))
     }
 

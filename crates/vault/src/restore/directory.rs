@@ -76,7 +76,7 @@ pub struct RestoredDirectory {
 /// # Errors
 /// When the repository cannot be read.
 pub fn is_directory(place: &Place, source: &SourceName) -> Result<bool, RepositoryError> {
-    let reader = Reader::open(&place.repository, place.vault_key)?;
+    let reader = Reader::open(&place.repository, place.vault_key, &place.keys)?;
     let newest = reader.points(source)?.pop();
     Ok(newest.is_some_and(|point| point.postgres.is_none()))
 }
@@ -91,7 +91,7 @@ pub fn restore_directory(
     progress: &ProgressFn,
 ) -> Result<RestoredDirectory, RestoreError> {
     outside::check(&request.into, place)?;
-    let reader = Reader::open(&place.repository, place.vault_key)?;
+    let reader = Reader::open(&place.repository, place.vault_key, &place.keys)?;
     let begun = journal::find(&request.into)?;
     let chosen = match &begun {
         Some(begun) => {

@@ -55,7 +55,7 @@ pub fn named_points(
     place: &Place,
     source: Option<&SourceName>,
 ) -> Result<Vec<NamedPoint>, RepositoryError> {
-    let reader = Reader::open(&place.repository, place.vault_key)?;
+    let reader = Reader::open(&place.repository, place.vault_key, &place.keys)?;
     let sources = match source {
         Some(source) => vec![source.clone()],
         None => reader.sources()?,

@@ -51,6 +51,7 @@ mod tests {
         Place {
             state: folder.join("state"),
             repository: folder.join("repository").into(),
+            keys: holdfast_store::object::Keys::default(),
             vault_key: None,
             postgres: PostgresConfig::default(),
         }

@@ -45,7 +45,7 @@ impl Plan {
         now: Timestamp,
         begun: Option<&PointId>,
     ) -> Result<Self, RestoreError> {
-        let reader = Reader::open(&place.repository, place.vault_key)?;
+        let reader = Reader::open(&place.repository, place.vault_key, &place.keys)?;
         let mut bases = reader.bases(&request.source)?;
         if let Some(begun) = begun {
             // What is there already is of this one, whatever has come since.

@@ -138,6 +138,8 @@ mod tests {
     use std::sync::Arc;
 
     use ed25519_dalek::SigningKey;
+    use holdfast_store::envelope::Identity;
+    use holdfast_store::object::Keys;
 
     use super::super::{DirectoryRequest, ProgressFn, RestoreTarget, Ways, write_directory};
     use super::*;
@@ -149,7 +151,9 @@ mod tests {
     fn point(folder: &Path) -> Result<Point, RepositoryError> {
         let place = folder.join("repository").into();
         let key = SigningKey::from_bytes(&[3; 32]);
-        let repository = Repository::open_writer(&place, key, system_clock())?;
+        let own = Identity::generate().unwrap();
+        let keys = Keys::new(vec![own.recipient()], vec![own]);
+        let repository = Repository::open_writer(&place, key, &keys, system_clock())?;
         let source = "files".parse().unwrap();
         let mut writer = repository.begin_point(PointStart {
             source,

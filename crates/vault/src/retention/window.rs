@@ -107,6 +107,7 @@ mod tests {
     fn the_lock_window_grows_and_never_shrinks() {
         let folder = tempfile::tempdir().unwrap();
         let marker = Marker {
+            recipients: Vec::new(),
             format: 1,
             id: "00".repeat(16),
             created: Timestamp(0),

@@ -48,6 +48,7 @@ impl Kept {
             Ledger::open(&self.scene.state().join("ledger"), key.clone(), clock()).unwrap();
         let Place { repository, .. } = self.scene.place();
         let config = VaultConfig {
+            keys: crate::keys::keys(),
             state: self.scene.state(),
             repository,
             sources: Vec::new(),

@@ -54,6 +54,7 @@ fn place(folder: &Path, installation: &Installation) -> Place {
     Place {
         state: folder.join("state"),
         repository: folder.join("repository").into(),
+        keys: crate::keys::keys(),
         vault_key: Some(key().verifying_key()),
         postgres: PostgresConfig {
             dirs: vec![bin.parent().unwrap().to_owned()],
@@ -71,6 +72,7 @@ fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
         directories: Vec::new(),
         state: place.state,
         repository: place.repository,
+        keys: place.keys,
         sources: vec![SourceConfig {
             name: name(),
             url: server.url().parse().unwrap(),

@@ -39,6 +39,7 @@ fn the_first_repository_of_version_1_is_still_read() {
     let place = Place {
         state: folder.path().join("state"),
         repository: golden().into(),
+        keys: crate::keys::keys(),
         vault_key: Some(key().verifying_key()),
         postgres: PostgresConfig::default(),
     };

@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use holdfast_core::{ByteCount, Digest, Lsn, PointId, Timestamp};
-use holdfast_store::envelope::{self, Identity};
-use holdfast_store::object::{
-    DirectoryStore, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range,
-};
+use holdfast_core::{Digest, Lsn, PointId, Timestamp};
+use holdfast_store::object::{DirectoryStore, Marker, ObjectStore, Sealed};
 use holdfast_vault::{
     EngineStart, FileEntry, FileKind, FileMeta, PatchTo, PointEnd, PointStart, PointWriter,
     PostgresStart, Reader, RecordKind, Repository, WalPlace, system_clock,
 };
 
 use crate::kept::{key, server_manifest};
+use crate::keys;
 
 /// Bytes of files by path.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -41,78 +39,17 @@ fn noise(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// The identity of the vault's machine and the recovery key, as `age` reads them. They are known to all
-/// and protect nothing.
-const IDENTITIES: [&str; 2] = [
-    "AGE-SECRET-KEY-183M5N7ULCQ48QK8JVAMXDVDWG4RQ97ZAPCNK8NQVTYHFMGD4CPMSFJN867",
-    "AGE-SECRET-KEY-1AXWDQ43V9ZG8ZM5RNS0JWSAM9FEDG50456KGQVPY5N8C9PLP5Q8Q6EUTN7",
-];
-
-/// A directory whose objects are age files.
-struct Enveloped(DirectoryStore);
-
-impl Enveloped {
-    fn identities() -> Vec<Identity> {
-        IDENTITIES.map(|text| text.parse().unwrap()).to_vec()
-    }
-}
-
-impl ObjectStore for Enveloped {
-    fn create_new(&self, key: &ObjectKey, body: &[u8]) -> Result<(), ObjectError> {
-        let recipients: Vec<_> = Self::identities().iter().map(Identity::recipient).collect();
-        let sealed = envelope::seal(body, &recipients).unwrap();
-        self.0.create_new(key, &sealed)
-    }
-
-    fn get(&self, key: &ObjectKey, _limit: ByteCount) -> Result<Vec<u8>, ObjectError> {
-        let sealed = self.0.get(key, ByteCount(1 << 30))?;
-        Ok(envelope::open(&sealed, &Self::identities()).unwrap())
-    }
-
-    fn get_range(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, ObjectError> {
-        let body = self.get(key, ByteCount(1 << 30))?;
-        let begin = usize::try_from(range.offset).unwrap();
-        Ok(body[begin..begin + range.length].to_vec())
-    }
-
-    fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError> {
-        self.0.head(key)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
-        self.0.list(prefix)
-    }
-
-    fn lock_until(&self, key: &ObjectKey, until: Timestamp) -> Result<(), ObjectError> {
-        self.0.lock_until(key, until)
-    }
-
-    fn now(&self) -> Result<Timestamp, ObjectError> {
-        self.0.now()
-    }
-
-    fn promise(&self) -> Promise {
-        self.0.promise()
-    }
-}
-
 /// Opens a repository, making it when it is not there.
 fn store(directory: &Path) -> Arc<dyn ObjectStore> {
-    let recipients: Vec<_> = Enveloped::identities()
-        .iter()
-        .map(|identity| identity.recipient().to_string())
-        .collect();
-    let marker: Marker = serde_json::from_value(serde_json::json!({
-        "format": 2,
-        "id": "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e",
-        "created": Timestamp(1_795_000_000_000_000),
-        "vault_key": data_encoding::HEXLOWER.encode(key().verifying_key().as_bytes()),
-        "recipients": recipients,
-    }))
-    .unwrap();
-    Arc::new(Enveloped(
-        DirectoryStore::create_or_open(directory, &marker).unwrap(),
-    ))
+    let marker = Marker {
+        format: 2,
+        id: "5ca1ab1e5ca1ab1e5ca1ab1e5ca1ab1e".to_owned(),
+        created: Timestamp(1_795_000_000_000_000),
+        vault_key: data_encoding::HEXLOWER.encode(key().verifying_key().as_bytes()),
+        recipients: keys::keys().recipients(),
+    };
+    let store = DirectoryStore::create_or_open(directory, &marker).unwrap();
+    Arc::new(Sealed::new(store, keys::keys()))
 }
 
 fn reader(directory: &Path) -> Reader {
@@ -337,10 +274,10 @@ fn check_reader(reader: &Reader, made: &Made) {
 /// Writes the identities where `age` finds them: the vault's own and the recovery key.
 fn key_files(folder: &Path) -> [PathBuf; 2] {
     let mut number = 0;
-    IDENTITIES.map(|secret| {
+    [keys::machine(), keys::recovery()].map(|identity| {
         number += 1;
         let path = folder.join(format!("{number}.key"));
-        fs::write(&path, format!("{secret}\n")).unwrap();
+        fs::write(&path, format!("{}\n", identity.to_text().expose())).unwrap();
         path
     })
 }

@@ -54,6 +54,7 @@ impl Kept {
         let repository = Repository::open_writer(
             &folder.path().join("repository").into(),
             key(),
+            &crate::keys::keys(),
             system_clock(),
         )
         .unwrap();
@@ -264,6 +265,7 @@ impl Kept {
         Place {
             state: self.folder.path().join("state"),
             repository: self.folder.path().join("repository").into(),
+            keys: crate::keys::keys(),
             vault_key: Some(key().verifying_key()),
             postgres: PostgresConfig {
                 dirs: vec![bin],

@@ -19,6 +19,8 @@ mod golden_v2;
 #[cfg(test)]
 mod kept;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod points;
 #[cfg(test)]
 mod repository;

@@ -88,6 +88,7 @@ fn occupied(root: &Path) -> u64 {
 }
 
 fn command(place: &Place, source: &str, into: &Path) -> Command {
+    crate::keys::keep(&place.state.join("keys"));
     let own = std::env::current_exe().unwrap();
     let target = own.parent().and_then(Path::parent).unwrap();
     let mut command = Command::new(target.join("examples/restore_one"));

@@ -97,6 +97,7 @@ impl Scene {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let marker = Marker {
+            recipients: Vec::new(),
             format: 2,
             id: "0a".repeat(16),
             created: Timestamp(0),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use holdfast_store::envelope::Identity;
+use holdfast_store::keyring::Keyring;
 use holdfast_store::{key, ledger::Ledger};
 use holdfast_vault::{
     DrillConfig, PointsConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
@@ -71,10 +73,17 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
     std::fs::create_dir_all(&state).context("make the state directory")?;
     let key = key::load_or_create(&state.join("vault.key"), random)?;
     let ledger = Ledger::open(&state.join("ledger"), key.clone(), clock())?;
+    let mut ring = Keyring::open(&state.join("keys"))?;
+    if ring.machine.is_empty() {
+        ring.add_machine(Identity::generate()?, clock())?;
+        // Nobody keeps its secret: what is measured is thrown away.
+        ring.add_recovery(Identity::generate()?.recipient(), clock())?;
+    }
     let config = VaultConfig {
         directories: Vec::new(),
         state,
         repository: repository.into(),
+        keys: ring.keys(),
         sources: sources(&source)?,
         postgres: PostgresConfig::default(),
         // Every point is drilled once: whoever measures waits for the end of that.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use holdfast_store::key;
+use holdfast_store::{key, keyring::Keyring};
 use holdfast_vault::{
     Place, PostgresConfig, ProgressFn, RestoreRequest, RestoreTarget, Start, restore,
 };
@@ -15,6 +15,7 @@ use super::SOURCE;
 pub fn run(state: PathBuf, repository: PathBuf, into: PathBuf, programs: PathBuf) -> Result<()> {
     let key = key::load(&state.join("vault.key"))?;
     let place = Place {
+        keys: Keyring::open(&state.join("keys"))?.keys(),
         state,
         repository: repository.into(),
         vault_key: Some(key.verifying_key()),

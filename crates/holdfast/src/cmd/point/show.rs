@@ -169,7 +169,7 @@ mod tests {
 
     fn shown(state: ProofState, why: Option<&str>) -> PointShown {
         PointShown {
-            point: "pt_0123456789abcdef".parse().unwrap(),
+            point: "point-0123456789".parse().unwrap(),
             at: Timestamp(1_000_000),
             lsn: Some(Lsn(7)),
             age_s: 7200.0,
@@ -247,7 +247,7 @@ mod tests {
     fn older_points_are_left_out_and_counted() {
         let some = text(&spans(), 1);
         assert!(some.contains("2 older points"), "{some}");
-        assert_eq!(some.matches("pt_").count(), 1, "{some}");
+        assert_eq!(some.matches("point-").count(), 1, "{some}");
         assert!(!text(&spans(), usize::MAX).contains("older points"));
     }
 }

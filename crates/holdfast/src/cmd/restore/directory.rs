@@ -7,15 +7,14 @@ use holdfast_vault::{
 };
 
 use super::{bar, came, read_back};
-use crate::config::Config;
 use crate::report::{Done, Output};
-use crate::wiring::vault;
+use crate::wiring::access::Reading;
 
 /// Brings a directory back, with a progress bar where somebody watches.
 ///
 /// # Errors
 /// The restore's own error; what was there before is as it was.
-pub fn run(config: &Config, request: &DirectoryRequest, output: Output) -> Done {
+pub fn run(reading: &Reading, request: &DirectoryRequest, output: Output) -> Done {
     let bar = bar(output);
     let shown = bar.clone();
     let progress: ProgressFn = Arc::new(move |progress: Progress| {
@@ -26,7 +25,7 @@ pub fn run(config: &Config, request: &DirectoryRequest, output: Output) -> Done 
             RestorePhase::Files | RestorePhase::Replay | RestorePhase::Wal => "files",
         });
     });
-    let restored = restore_directory(&vault::place(config)?, request, &progress);
+    let restored = restore_directory(&reading.place, request, &progress);
     bar.finish_and_clear();
     let restored = restored?;
     output.result(&restored, || describe(&restored));

@@ -19,6 +19,7 @@ impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let marker = Marker {
+            recipients: Vec::new(),
             format: 1,
             id: "00".repeat(16),
             created: Timestamp(0),

@@ -58,6 +58,7 @@ impl Scene {
 
     fn store(&self) -> Arc<dyn ObjectStore> {
         let marker = Marker {
+            recipients: Vec::new(),
             format: 1,
             id: "00".repeat(16),
             created: Timestamp(0),

@@ -110,6 +110,7 @@ fn files(folder: &Path, findings: &mut Findings) -> Result<(), ObjectError> {
         id: String::new(),
         created: Timestamp(0),
         vault_key: String::new(),
+        recipients: Vec::new(),
     };
     let store = DirectoryStore::at(folder, marker);
     let key: ObjectKey = KEY.parse().map_err(|_| ObjectError::Unreadable {

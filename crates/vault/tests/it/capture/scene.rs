@@ -116,6 +116,7 @@ impl Scene {
                 .chain(self.more.iter().cloned())
                 .collect(),
             directories: Vec::new(),
+            keys: crate::keys::keys(),
             postgres: programs(),
             drill: DrillConfig {
                 every: Duration::from_secs(24 * 3600),
@@ -148,6 +149,7 @@ impl Scene {
 
     pub fn arguments(&self, command: &mut Command, url: &str, mode: AckMode) {
         let _ = std::fs::remove_file(self.status_file());
+        crate::keys::keep(&self.state().join("keys"));
         command
             .arg(self.state())
             .arg(self.repository())
@@ -176,7 +178,7 @@ impl Scene {
 
     /// Returns the restore points that are in the repository, oldest first.
     pub fn points(&self) -> Vec<PointSummary> {
-        let reader = Reader::open(&self.location(), None).unwrap();
+        let reader = Reader::open(&self.location(), None, &crate::keys::keys()).unwrap();
         reader.points(&"prod".parse().unwrap()).unwrap()
     }
 
@@ -304,6 +306,7 @@ impl Scene {
         Place {
             state: self.state(),
             repository: self.location(),
+            keys: crate::keys::keys(),
             vault_key: None,
             postgres: programs(),
         }
