@@ -132,6 +132,7 @@ codes! {
     // store: envelopes
     ZI270 "an object of the repository is not a whole envelope",
     ZL270 "no key at hand opens the object",
+    ZL271 "the keys at hand do not open every restore point",
     ZS270 "an object cannot be sealed",
     ZU270 "the text is not a key of an envelope",
     ZU271 "nobody keeps the recovery key",

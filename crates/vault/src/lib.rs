@@ -35,8 +35,8 @@ pub use config::{
 pub use drill::{DrillError, DrillRecord, drills};
 pub use engine::directory::{DirectoryConfig, DirectoryError, DirectoryStatus, LeftOut};
 pub use points::{
-    Lag, LagAgainst, LogHole, LogRange, PointProof, PointShown, PointSpan, Running, SpanKind,
-    points,
+    Lag, LagAgainst, LogHole, LogRange, Openable, Opened, PointProof, PointShown, PointSpan,
+    Refused, Running, SpanKind, openable, points,
 };
 pub use repository::{
     BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,

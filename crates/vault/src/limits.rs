@@ -250,3 +250,9 @@ pub const TARGET_PROVEN_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How long nothing is tried again after that, however often the vault is started.
 pub const TARGET_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Of how many files of a restore point `vault key check` reads the beginning, at the most.
+pub const KEY_CHECK_FILES: usize = 32;
+
+/// How much of each, in bytes.
+pub const KEY_CHECK_BYTES: usize = 64 << 10;

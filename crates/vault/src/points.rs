@@ -1,5 +1,6 @@
 //! What can be brought back, and what is known of it: spans, holes, sizes, lag, proofs.
 
+mod openable;
 mod proofs;
 mod shown;
 
@@ -12,6 +13,7 @@ use crate::restore::spans::{self, Span};
 use crate::status::{CaptureState, SourceStatus};
 use proofs::Proofs;
 
+pub use openable::{Openable, Opened, Refused, openable};
 pub use shown::{Lag, LagAgainst, LogHole, LogRange, PointProof, PointShown, PointSpan, SpanKind};
 
 /// What a running vault says; empty when none runs.

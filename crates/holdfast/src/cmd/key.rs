@@ -2,12 +2,14 @@
 
 use clap::Subcommand;
 use holdfast_core::Code;
+use holdfast_vault::{Openable, Refused, openable};
 use serde_json::json;
 
 use crate::cli::Shared;
 use crate::cmd::block_on;
 use crate::config::Config;
 use crate::report::{Done, Failure, Output, table};
+use crate::wiring::access::{Access, Reading};
 use crate::wiring::keys::{self, KeyKind, Listed, NewKeys};
 use crate::wiring::operator;
 use crate::wiring::recovery::NewRecovery;
@@ -17,6 +19,11 @@ use crate::wiring::recovery::NewRecovery;
 pub enum Key {
     /// Show the recipients of all keys, and which are in use
     List,
+    /// Prove that a recovery key opens the restore points: read some of the newest of each source
+    Check {
+        #[command(flatten)]
+        access: Access,
+    },
     /// Seal what comes from now on to new keys; what is there stays readable with the old ones
     Rotate(Rotate),
 }
@@ -37,16 +44,61 @@ pub struct Rotate {
 impl Key {
     /// Reads the vault's folder, or asks the running vault for what changes.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = shared.config()?;
         match self {
+            Self::Check { access } => check(&access.open(shared, output)?, output),
             Self::List => {
-                let listed = keys::list(&keys::open(&config)?);
+                let listed = keys::list(&keys::open(&shared.config()?)?);
                 output.result(&listed, || text(&listed));
                 Ok(())
             }
-            Self::Rotate(rotate) => rotate.run(&config, output),
+            Self::Rotate(rotate) => rotate.run(&shared.config()?, output),
         }
     }
+}
+
+/// Tries the keys on everything that can be brought back.
+fn check(reading: &Reading, output: Output) -> Done {
+    let found = openable(&reading.place)?;
+    output.result(&found, || found_text(&found));
+    let refused: Vec<&Refused> = found.iter().flat_map(|one| &one.refused).collect();
+    let Some(first) = refused.first() else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        Code::ZL271,
+        format!(
+            "these keys do not open {} of the restore points; the first: {}",
+            refused.len(),
+            first.why
+        ),
+        "points from before a rotation need the recovery key of that time: put all of them into one file and give that",
+    ))
+}
+
+fn found_text(found: &[Openable]) -> String {
+    if found.is_empty() {
+        return "there is no restore point yet, so nothing was proven; try again when `holdfast point list` shows one"
+            .to_owned();
+    }
+    let none = || "-".to_owned();
+    let rows = found.iter().map(|one| {
+        let newest = one.newest.as_ref();
+        let all = one.opened.saturating_add(one.refused.len());
+        vec![
+            one.source.to_string(),
+            format!("{} of {all}", one.opened),
+            newest.map_or_else(none, |newest| newest.point.to_string()),
+            newest.map_or_else(none, |newest| newest.at.to_string()),
+            newest.map_or_else(none, |newest| newest.read.to_string()),
+            newest
+                .and_then(|newest| newest.log_to)
+                .map_or_else(none, |log_to| log_to.to_string()),
+        ]
+    });
+    table(
+        &["SOURCE", "OPENED", "NEWEST", "AT", "READ", "LOG TO"],
+        &rows.collect::<Vec<_>>(),
+    )
 }
 
 impl Rotate {

@@ -1,6 +1,5 @@
 //! The vault with its repository in a bucket with Object Lock, by the binary alone.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -43,9 +42,7 @@ impl Scene {
     }
 
     fn secret(&self, file: &str, text: &str) {
-        let file = self.desk.join(file);
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        self.desk.secret(file, text);
     }
 
     /// Lets the vault keep its repository in `bucket`.

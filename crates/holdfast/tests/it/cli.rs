@@ -181,7 +181,12 @@ fn a_changed_ledger_does_not_verify() {
     desk.run(&["ledger", "show", "99"]).refused(2, &["ZU605"]);
     let file = desk.join("state/guard/ledger/ledger.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(desk.run(&["ledger", "export", "--half", "guard"]).done().stdout, text);
+    assert_eq!(
+        desk.run(&["ledger", "export", "--half", "guard"])
+            .done()
+            .stdout,
+        text
+    );
     std::fs::write(&file, text.replace("ann", "eve")).unwrap();
     desk.run(&["ledger", "verify"]).done();
     // The newest entry is vouched for by the next one or a signed head only; the one before it is.

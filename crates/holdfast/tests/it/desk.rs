@@ -1,6 +1,7 @@
 //! A folder with a configuration, and the binary run in it.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -84,6 +85,13 @@ impl Desk {
     /// A path in it.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path().join(name)
+    }
+
+    /// Writes a file that only its owner can read.
+    pub fn secret(&self, name: &str, text: &str) {
+        let file = self.join(name);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     }
 
     /// The binary with this folder's configuration, to be run.

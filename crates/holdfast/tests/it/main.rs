@@ -16,5 +16,6 @@ mod cli;
 mod desk;
 mod keys;
 mod product;
+mod recovery;
 mod replay;
 mod settings;

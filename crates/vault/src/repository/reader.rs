@@ -215,14 +215,14 @@ impl Reader {
     }
 
     /// Returns the names of all manifests of a source, oldest first.
-    fn manifests(&self, source: &SourceName) -> Result<Vec<ObjectKey>, RepositoryError> {
+    pub(crate) fn manifests(&self, source: &SourceName) -> Result<Vec<ObjectKey>, RepositoryError> {
         let format = self.shelf.format;
         let mut listed = self.shelf.store.list(&layout::points(format, source))?;
         listed.retain(|(key, _)| layout::folder_of_manifest(format, key).is_some());
         Ok(listed.into_iter().map(|(key, _)| key).collect())
     }
 
-    fn summary(
+    pub(crate) fn summary(
         &self,
         source: &SourceName,
         key: &ObjectKey,
