@@ -11,7 +11,8 @@ use holdfast_vault::{ExportRequest, ExportTo, Exported, Progress, ProgressFn, Re
 use crate::cli::Shared;
 use crate::cmd::restore::{How, Moment, bar, read_back, target};
 use crate::report::{Done, Failure, Output};
-use crate::wiring::{system, vault};
+use crate::wiring::access::Access;
+use crate::wiring::system;
 
 /// Writes a restore point with its log and recovery settings, for PostgreSQL alone.
 #[derive(Debug, Args)]
@@ -25,15 +26,16 @@ pub struct Export {
     to: PathBuf,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    access: Access,
 }
 
 impl Export {
     /// Reads repository and spool; the vault need not run.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = shared.config()?;
-        let place = vault::place(&config)?;
-        let source = config.source(&self.source)?.name.clone();
-        let at = target::resolve(&config, &source, &self.moment.at)?;
+        let reading = self.access.open(shared, output)?;
+        let source = reading.source(&self.source)?;
+        let at = target::resolve(&reading.config, &source, &self.moment.at)?;
         let is_stream = self.to == Path::new("-");
         let is_tar = is_stream || self.to.extension().is_some_and(|end| end == "tar");
         if is_tar && self.how.is_used() {
@@ -71,7 +73,7 @@ impl Export {
             (false, true) => ExportTo::Tar(&to),
             (false, false) => ExportTo::Directory(&to),
         };
-        let exported = holdfast_vault::export(&place, &request, to, &progress);
+        let exported = holdfast_vault::export(&reading.place, &request, to, &progress);
         drop(stdout);
         bar.finish_and_clear();
         let exported = exported?;

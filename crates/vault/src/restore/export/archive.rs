@@ -89,7 +89,11 @@ impl Work<'_> {
     }
 
     fn directory(&self, (writer, failure): Writer<'_>) -> Result<Exported, RestoreError> {
-        let reader = Reader::open(&self.place.repository, self.place.vault_key)?;
+        let reader = Reader::open(
+            &self.place.repository,
+            self.place.vault_key,
+            &self.place.keys,
+        )?;
         let points = reader.points(&self.request.source)?;
         let chosen = directory::choose(&points, (&self.request.source, &self.request.at))?;
         let point = reader.point(&self.request.source, &chosen.point)?;
