@@ -54,6 +54,15 @@ pub trait ObjectStore: Send + Sync {
     /// When the store cannot be read.
     fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError>;
 
+    /// Returns the object's size alone, or `None` when there is no such object; a store that knows it from
+    /// a list need not ask again.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::head`].
+    fn size(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
+        Ok(self.head(key)?.map(|head| head.bytes))
+    }
+
     /// Returns all keys below `prefix` (whole segments, such as `prod/wal`) with their sizes, in order.
     ///
     /// # Errors

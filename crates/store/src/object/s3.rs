@@ -223,6 +223,11 @@ impl ObjectStore for S3Store {
         }))
     }
 
+    fn size(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
+        let version = self.versions.oldest(&self.client, &self.full(key))?;
+        Ok(version.map(|version| ByteCount(version.bytes)))
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
         let prefix = prefix.trim_matches('/');
         let root = self.client.location().bucket.full("");

@@ -96,11 +96,8 @@ impl<S: ObjectStore> Sealed<S> {
         if let Some(known) = self.kept().envelopes.get(key) {
             return Ok(known);
         }
-        let head = self.inner.head(key)?;
-        let total = head
-            .ok_or_else(|| ObjectError::Missing(key.clone()))?
-            .bytes
-            .0;
+        let total = self.inner.size(key)?;
+        let total = total.ok_or_else(|| ObjectError::Missing(key.clone()))?.0;
         // Longer than any header, and with a header of ours also than the first chunk.
         let length = usize_of(total).min(ENVELOPE_PREFIX_BYTES);
         let prefix = self.inner.get_range(key, Range { offset: 0, length })?;
@@ -212,6 +209,10 @@ impl<S: ObjectStore> ObjectStore for Sealed<S> {
 
     fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError> {
         self.inner.head(key)
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
+        self.inner.size(key)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {

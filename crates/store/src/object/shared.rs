@@ -25,6 +25,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
         self.as_ref().head(key)
     }
 
+    fn size(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
+        self.as_ref().size(key)
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
         self.as_ref().list(prefix)
     }

@@ -48,6 +48,10 @@ impl ObjectStore for FencedStore {
         self.store.head(key)
     }
 
+    fn size(&self, key: &ObjectKey) -> Result<Option<ByteCount>, ObjectError> {
+        self.store.size(key)
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<(ObjectKey, ByteCount)>, ObjectError> {
         self.store.list(prefix)
     }
