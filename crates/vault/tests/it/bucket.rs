@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::SigningKey;
 use holdfast_core::{Lsn, Secret};
 use holdfast_store::object::s3::{
     Addressing, BucketPath, CredentialSource, Credentials, Endpoint, PlainHttp, S3Location, Timing,
@@ -13,7 +14,8 @@ use holdfast_store::object::s3::{
 use holdfast_store::object::{Location, Promise};
 use holdfast_testing::postgres::{self, Server};
 use holdfast_testing::s3::{Fault, ObjectStorage, S3Proxy};
-use holdfast_vault::{AckAt, AckMode, ProofState};
+use holdfast_vault::retention::{LockKeeper, Span};
+use holdfast_vault::{AckAt, AckMode, ProofState, Reader, Repository, WalPlace, system_clock};
 
 use crate::capture::killed::{Acknowledged, await_more, check, make_synchronous, write};
 use crate::capture::scene::{LIMIT, POLL, Scene, flushed};
@@ -306,4 +308,71 @@ async fn without_waiting_commits_less_than_a_second_is_lost_however_slow_the_sto
         assert!(all.len() > 20, "{}", all.len());
         assert!(seconds < Duration::from_secs(1), "{seconds:?}");
     }
+
+/// The log of a source that is only in the bucket: six segments and two parts of the next.
+fn fill(location: &Location) {
+    const SEGMENT: usize = 1 << 20;
+    let signing = SigningKey::from_bytes(&[9; 32]);
+    let repository =
+        Repository::open_writer(location, signing, &crate::keys::keys(), system_clock()).unwrap();
+    let at = WalPlace {
+        source: "prod".parse().unwrap(),
+        system_identifier: 77,
+        timeline: 1,
+        segment_bytes: 1 << 20,
+    };
+    for number in 1..=6 {
+        let start = Lsn(number << 20);
+        let bytes = vec![7; SEGMENT];
+        repository.put_segment(&at, start, &bytes).unwrap();
+        // The same again costs a look, and changes nothing.
+        repository.put_segment(&at, start, &bytes).unwrap();
+    }
+    repository.put_tail(&at, Lsn(7 << 20), b"first").unwrap();
+    let next = Lsn((7 << 20) + 5);
+    repository.put_tail(&at, next, b"second").unwrap();
+}
+
+#[test]
+fn locks_in_a_bucket_are_lengthened_in_time_and_one_refusal_holds_up_no_other() {
+    let bucket = Bucket::new();
+    let location = bucket.location();
+    fill(&location);
+    let store = location.open().unwrap();
+    let reader = Reader::open(&location, None, &crate::keys::keys()).unwrap();
+    let window = Duration::from_secs(4 * 3600);
+    let mut keeper = LockKeeper::new(reader, BTreeMap::new(), Span(window));
+    // Each is locked for an hour, less than half of the window.
+    bucket
+        .proxy
+        .on("?retention=", answer(403, "AccessDenied"), 1);
+    let from = bucket.proxy.seen().len();
+    let first = keeper.look(&store).unwrap();
+    let told = (first.objects, first.asked, first.lengthened, first.failed);
+    assert_eq!(told, (8, 8, 8, 1), "{first:?}");
+    let seen = requests(&bucket.proxy.seen()[from..], "/prod/");
+    assert_eq!((seen["PUT"], seen["HEAD"]), (8, 17), "{seen:?}");
+    // The one that was refused is asked for again, the others are known.
+    let from = bucket.proxy.seen().len();
+    let second = keeper.look(&store).unwrap();
+    let told = (
+        second.objects,
+        second.asked,
+        second.lengthened,
+        second.failed,
+    );
+    assert_eq!(told, (8, 0, 1, 0), "{second:?}");
+    let seen = requests(&bucket.proxy.seen()[from..], "/prod/");
+    assert_eq!((seen["PUT"], seen["HEAD"]), (1, 1), "{seen:?}");
+    let until = store.now().unwrap().plus(window - Duration::from_secs(60));
+    for (key, _) in store.list("prod").unwrap() {
+        let head = store.head(&key).unwrap().unwrap();
+        assert!(
+            head.locked_until.is_some_and(|found| found > until),
+            "{key}"
+        );
+    }
+    // Nobody can shorten what was lengthened.
+    let permitted = bucket.storage.try_to_destroy(&bucket.name, "vault/prod/");
+    assert_eq!(permitted.unwrap(), Vec::<String>::new());
 }
