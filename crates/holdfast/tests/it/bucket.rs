@@ -227,17 +227,7 @@ async fn a_database_comes_back_from_a_bucket_alone_which_nobody_could_empty() {
         restored(&scene, &source, &["--at", &before]).await,
         ("300000".to_owned(), "0".to_owned())
     );
-    let drills = scene.desk.run(&["drill", "list", "--json"]).done().json();
-    assert!(
-        drills.as_array().is_some_and(|drills| !drills.is_empty()),
-        "{drills}"
-    );
-    let spans = scene.desk.run(&["point", "list", "--json"]).done().json();
-    assert_eq!(spans[0]["proof"]["state"], "verified", "{spans}");
-    let kinds = ["ledger", "list", "--kind", "repository.promised", "--json"];
-    let entries = scene.desk.run(&kinds).done().json();
-    assert_eq!(entries[0]["body"]["promise"], "compliance", "{entries}");
-
+    is_proven(&scene);
     // Now the vault's own keys are lost as well, and only the recovery key is left.
     std::fs::remove_dir_all(scene.desk.join("state")).unwrap();
     assert_eq!(
@@ -255,6 +245,20 @@ async fn a_database_comes_back_from_a_bucket_alone_which_nobody_could_empty() {
     let copied = scene.storage.copy(&scene.bucket, "vault/", &copy).unwrap();
     assert!(copied > 5, "{copied}");
     by_the_script(&scene, &copy, until);
+}
+
+/// The drill's proof is read back, and what the vault promised stands in its ledger.
+fn is_proven(scene: &Scene) {
+    let drills = scene.desk.run(&["drill", "list", "--json"]).done().json();
+    assert!(
+        drills.as_array().is_some_and(|drills| !drills.is_empty()),
+        "{drills}"
+    );
+    let spans = scene.desk.run(&["point", "list", "--json"]).done().json();
+    assert_eq!(spans[0]["proof"]["state"], "verified", "{spans}");
+    let kinds = ["ledger", "list", "--kind", "repository.promised", "--json"];
+    let entries = scene.desk.run(&kinds).done().json();
+    assert_eq!(entries[0]["body"]["promise"], "compliance", "{entries}");
 }
 
 /// Reads the copy with the script; the log must reach what was acknowledged last.
