@@ -248,7 +248,7 @@ pub const NAMES_MEMORY_BYTES: u64 = 64 << 20;
 /// How long it is believed that a bucket refuses deletes after a key that may delete was refused.
 pub const TARGET_PROVEN_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// How long nothing is tried again after that, however often the vault is started.
+/// How long nothing is tried again, however often the vault is started.
 pub const TARGET_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Of how many files of a restore point `vault key check` reads the beginning, at the most.

@@ -13,11 +13,20 @@ use holdfast_store::durable;
 use holdfast_store::object::probe::{TargetReport, probe};
 use holdfast_store::object::s3::CredentialSource;
 use holdfast_store::object::{Location, ObjectError, Promise};
+use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
 /// The file in the vault's state.
 const FILE: &str = "target.json";
+
+/// What was found, and when it was tried last, perhaps with another key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    #[serde(flatten)]
+    report: TargetReport,
+    tried: Timestamp,
+}
 
 /// Why nothing can be said of a place. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +72,10 @@ pub fn check_target(
     state: &Path,
 ) -> Result<TargetReport, TargetError> {
     let report = probe(location, strong)?;
-    remember(state, &report)?;
-    Ok(report)
+    let tried = report.at;
+    let memory = Memory { report, tried };
+    remember(state, &memory)?;
+    Ok(memory.report)
 }
 
 /// Finds out what may be promised and lets `location` promise that.
@@ -77,30 +88,29 @@ pub(crate) fn settle(
     now: Timestamp,
 ) -> Result<Promise, TargetError> {
     let place = location.place();
-    let known = recall(state).filter(|known| known.place == place);
+    let known = recall(state).filter(|known| known.report.place == place);
     let Location::S3(bucket) = location else {
         let why = "who rules this machine can empty a directory".to_owned();
-        let promise = known.map(|known| known.promise);
+        let promise = known.map(|known| known.report.promise);
         return Ok(promise.unwrap_or(Promise::Advisory { why }));
     };
-    let age = |known: &TargetReport| now.since(known.at);
-    let proven = known.filter(|known| {
-        known.promise == Promise::Compliance && age(known) < limits::TARGET_PROVEN_FOR
-    });
-    if let Some(proven) = proven.as_ref()
-        && age(proven) < limits::TARGET_AGAIN
-    {
-        bucket.promise = Promise::Compliance;
-        return Ok(Promise::Compliance);
-    }
-    let found = probe(&Location::S3(bucket.clone()), None)?;
-    let gave_way = found.failed().next().is_some();
-    let promise = match proven {
-        // What the vault's key cannot show was shown by another one before.
-        Some(_) if !gave_way => Promise::Compliance,
-        _ => {
-            remember(state, &found)?;
-            found.promise
+    let promise = match known {
+        Some(known) if now.since(known.tried) < limits::TARGET_AGAIN => known.report.promise,
+        known => {
+            let found = probe(&Location::S3(bucket.clone()), None)?;
+            let gave_way = found.failed().next().is_some();
+            let is_proven = |known: &Memory| {
+                known.report.promise == Promise::Compliance
+                    && now.since(known.report.at) < limits::TARGET_PROVEN_FOR
+            };
+            let report = match known.filter(is_proven) {
+                // What the vault's key cannot show was shown by another one before.
+                Some(known) if !gave_way => known.report,
+                _ => found,
+            };
+            let memory = Memory { report, tried: now };
+            remember(state, &memory)?;
+            memory.report.promise
         }
     };
     bucket.promise = promise.clone();
@@ -108,16 +118,16 @@ pub(crate) fn settle(
 }
 
 /// What is not readable was never found out.
-fn recall(state: &Path) -> Option<TargetReport> {
+fn recall(state: &Path) -> Option<Memory> {
     let text = fs::read(state.join(FILE)).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-fn remember(state: &Path, report: &TargetReport) -> Result<(), TargetError> {
+fn remember(state: &Path, memory: &Memory) -> Result<(), TargetError> {
     let path = state.join(FILE);
     let write = || {
         durable::make_folder(state)?;
-        let text = serde_json::to_vec_pretty(report)?;
+        let text = serde_json::to_vec_pretty(memory)?;
         let fresh = path.with_extension("new");
         fs::write(&fresh, &text)?;
         fs::File::open(&fresh)?.sync_all()?;
@@ -144,8 +154,10 @@ mod tests {
             checks: Vec::new(),
             promise: Promise::Compliance,
         };
-        remember(&state, &report).unwrap();
-        assert_eq!(recall(&state), Some(report));
+        let tried = Timestamp(5);
+        let memory = Memory { report, tried };
+        remember(&state, &memory).unwrap();
+        assert_eq!(recall(&state), Some(memory));
         let root = folder.path().join("repository");
         let mut location = Location::Directory(root);
         let why = |promise| match promise {

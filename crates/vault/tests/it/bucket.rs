@@ -15,7 +15,9 @@ use holdfast_store::object::{Location, Promise};
 use holdfast_testing::postgres::{self, Server};
 use holdfast_testing::s3::{Fault, ObjectStorage, S3Proxy};
 use holdfast_vault::retention::{LockKeeper, Span};
-use holdfast_vault::{AckAt, AckMode, ProofState, Reader, Repository, WalPlace, system_clock};
+use holdfast_vault::{
+    AckAt, AckMode, ProofState, Reader, Repository, WalPlace, check_target, system_clock,
+};
 
 use crate::capture::killed::{Acknowledged, await_more, check, make_synchronous, write};
 use crate::capture::scene::{LIMIT, POLL, Scene, flushed};
@@ -371,4 +373,72 @@ fn locks_in_a_bucket_are_lengthened_in_time_and_one_refusal_holds_up_no_other() 
     // Nobody can shorten what was lengthened.
     let permitted = bucket.storage.try_to_destroy(&bucket.name, "vault/prod/");
     assert_eq!(permitted.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_promise_is_tried_once_a_day_and_what_another_key_has_shown_is_remembered() {
+    let bucket = Bucket::new();
+    let location = bucket.location();
+    let clock = Arc::new(Mutex::new(system_clock()()));
+    let mut scene = bucket.scene();
+    let read = Arc::clone(&clock);
+    scene.clock = Arc::new(move || *read.lock().unwrap());
+    let open = || {
+        scene
+            .open("postgresql://nobody@127.0.0.1:1/postgres")
+            .promise()
+            .clone()
+    };
+    let probes = || {
+        let versions = bucket.storage.versions(&bucket.name).unwrap();
+        let names = versions
+            .iter()
+            .filter(|version| version.name.ends_with("/locked"));
+        names
+            .map(|version| &version.name)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len()
+    };
+    let day = Duration::from_secs(24 * 3600);
+    let pass = |time: Duration| {
+        let mut now = clock.lock().unwrap();
+        *now = now.plus(time);
+    };
+    let unproven = |promise: Promise| match promise {
+        Promise::Advisory { why } => assert!(why.contains("no key that may delete"), "{why}"),
+        Promise::Compliance => panic!("nobody has shown that"),
+    };
+    unproven(open());
+    unproven(open());
+    assert_eq!(probes(), 1);
+    // The owner's key shows what the vault's cannot.
+    let owner = CredentialSource::new(|| {
+        Ok(Credentials {
+            access_key_id: ObjectStorage::OWNER.to_owned(),
+            secret_access_key: Secret::new(ObjectStorage::SECRET),
+            session_token: None,
+        })
+    });
+    let report = check_target(&location, Some(&owner), &scene.state()).unwrap();
+    assert_eq!(report.promise, Promise::Compliance, "{report:#?}");
+    assert_eq!((open(), probes()), (Promise::Compliance, 2));
+    // Later the vault's key shows that nothing has got worse; that is remembered as well.
+    pass(day * 2);
+    assert_eq!((open(), probes()), (Promise::Compliance, 3));
+    assert_eq!((open(), probes()), (Promise::Compliance, 3));
+    // What gives way is told at once, and a proof does not count for ever.
+    pass(day * 2);
+    bucket.proxy.pass("?retention=", 1);
+    bucket.proxy.on("?retention=", answer(200, ""), 1);
+    assert!(matches!(open(), Promise::Advisory { why } if why.starts_with("shorten:")));
+    check_target(&location, Some(&owner), &scene.state()).unwrap();
+    pass(day * 91);
+    unproven(open());
+    let entries = scene.entries("repository.promised");
+    let told = entries
+        .iter()
+        .map(|entry| entry.draft.body["promise"].as_str().unwrap());
+    let told: Vec<&str> = told.collect();
+    let (a, c) = ("advisory", "compliance");
+    assert_eq!(told, [a, a, c, c, c, a, a]);
 }
