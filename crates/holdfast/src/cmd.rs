@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod drill;
+pub mod expire;
 pub mod export;
 pub mod freeze;
 pub mod hold;
@@ -15,6 +16,7 @@ pub mod replay;
 pub mod restore;
 pub mod scan;
 pub mod source;
+pub mod takeover;
 pub mod target;
 pub mod up;
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use holdfast_core::{Code, Coded, Resource, Secret, SourceName, Untrusted};
 use holdfast_store::object::Location;
 use holdfast_store::object::s3::{Addressing, CredentialSource};
+use holdfast_vault::retention::window::LOCK_FOR;
+use holdfast_vault::retention::{KeepRules, Span};
 use serde::Deserialize;
 
 /// The file that `holdfast init` writes.
@@ -175,6 +177,9 @@ pub struct SourceConfig {
     /// SQL statements that a drill runs; each must return true.
     #[serde(default)]
     pub assertions: Vec<String>,
+    /// How long restore points are kept.
+    #[serde(default)]
+    pub keep: KeepRules,
 }
 
 fn every_hour() -> u64 {
@@ -253,6 +258,12 @@ pub struct VaultConfig {
     pub point_every_mib: u64,
     /// Seconds from one restore point that stands on its own to the next.
     pub full_every_s: u64,
+    /// How long everything is kept at least, such as `14d`; it can only grow.
+    pub lock_for: Span,
+    /// Files of the repository get the file system's immutable flag.
+    pub immutable: bool,
+    /// Seconds from one heartbeat of the writer to the next.
+    pub heartbeat_s: u64,
     /// The user that restored servers run as, when the vault runs as root.
     pub run_as: String,
     /// Folders with PostgreSQL's programs, searched first.
@@ -268,6 +279,9 @@ impl Default for VaultConfig {
             point_every_s: 3600,
             point_every_mib: 1024,
             full_every_s: 7 * 24 * 3600,
+            lock_for: LOCK_FOR,
+            immutable: false,
+            heartbeat_s: holdfast_vault::limits::HEARTBEAT.as_secs(),
             run_as: "postgres".to_owned(),
             postgres_bin_dirs: Vec::new(),
         }

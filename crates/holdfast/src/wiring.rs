@@ -28,6 +28,8 @@ const KEY: &str = "key";
 pub enum Half {
     /// The doors.
     Guard,
+    /// What removes, beside the vault and never in it.
+    Retention,
     /// Capture, repository, drills.
     Vault,
 }
@@ -36,10 +38,14 @@ impl Half {
     /// Both, in the order in which they are shown.
     pub const ALL: [Self; 2] = [Self::Guard, Self::Vault];
 
+    /// Everybody who has a ledger.
+    pub const LEDGERS: [Self; 3] = [Self::Guard, Self::Vault, Self::Retention];
+
     /// Returns its word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Guard => "guard",
+            Self::Retention => "retention",
             Self::Vault => "vault",
         }
     }
@@ -48,6 +54,7 @@ impl Half {
     pub fn folder(self, config: &Config) -> PathBuf {
         match self {
             Self::Guard => config.guard_dir(),
+            Self::Retention => config.state_dir.join("retention"),
             Self::Vault => config.vault_dir(),
         }
     }
@@ -66,6 +73,7 @@ impl Half {
     pub fn client(self, config: &Config) -> Client {
         let name = match self {
             Self::Guard => "guard",
+            Self::Retention => "retention",
             Self::Vault => "the vault",
         };
         Client::new(name, &self.folder(config))

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use holdfast_store::{key, keyring::Keyring, ledger::Ledger};
 use holdfast_vault::{
-    DrillConfig, PointsConfig, PostgresConfig, SourceConfig, Vault, VaultConfig, system_clock,
+    DrillConfig, PointsConfig, PostgresConfig, RetentionConfig, SourceConfig, Vault, VaultConfig,
+    system_clock,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             ..DrillConfig::default()
         },
         points: PointsConfig::default(),
+        retention: RetentionConfig::default(),
     };
     let vault = Vault::open(config, ledger, key, clock)?;
     let stop = CancellationToken::new();

@@ -1,5 +1,6 @@
 //! What the vault is told: sources, places, drills. Parsed by the binary, used here as it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +12,9 @@ use holdfast_store::object::{Keys, Location};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::directory::DirectoryConfig;
+use crate::limits;
+use crate::retention::window::LOCK_FOR;
+use crate::retention::{KeepRules, Span};
 use crate::source::ConnectionUrl;
 
 /// Reads the time; an argument, so that tests own it.
@@ -182,4 +186,30 @@ pub struct VaultConfig {
     pub drill: DrillConfig,
     /// Restore points.
     pub points: PointsConfig,
+    /// How long things are kept, and as which writer.
+    pub retention: RetentionConfig,
+}
+
+/// How long things are kept, and as which writer.
+#[derive(Clone, Debug)]
+pub struct RetentionConfig {
+    /// Everything is kept at least this long; it can only grow.
+    pub lock_for: Span,
+    /// Objects in a directory get the file system's immutable flag.
+    pub immutable: bool,
+    /// Time from one heartbeat of the writer to the next.
+    pub heartbeat: Duration,
+    /// The rules of every source that has any; without, nothing of it expires.
+    pub rules: BTreeMap<SourceName, KeepRules>,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self {
+            lock_for: LOCK_FOR,
+            immutable: false,
+            heartbeat: limits::HEARTBEAT,
+            rules: BTreeMap::new(),
+        }
+    }
 }

@@ -29,8 +29,8 @@ pub mod vault;
 pub mod watch;
 
 pub use config::{
-    AckAt, AckMode, Assertion, Clock, DrillConfig, PointsConfig, PostgresConfig, SourceConfig,
-    VaultConfig, system_clock,
+    AckAt, AckMode, Assertion, Clock, DrillConfig, PointsConfig, PostgresConfig, RetentionConfig,
+    SourceConfig, VaultConfig, system_clock,
 };
 pub use drill::{DrillError, DrillRecord, drills};
 pub use engine::directory::{DirectoryConfig, DirectoryError, DirectoryStatus, LeftOut};
@@ -59,5 +59,5 @@ pub use status::{
     CaptureState, PointReading, ProofState, ProofStatus, ReadingWay, SourceStatus, Trouble,
 };
 pub use target::{TargetError, check_target};
-pub use vault::{Vault, VaultError};
+pub use vault::{RepositoryStatus, Vault, VaultError};
 pub use watch::{Destroyed, LogWatch, Seen, WatchError};

@@ -256,3 +256,7 @@ pub const KEY_CHECK_FILES: usize = 32;
 
 /// How much of each, in bytes.
 pub const KEY_CHECK_BYTES: usize = 64 << 10;
+/// Time from one heartbeat of a writer to the next.
+pub const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How long after its start a vault looks at locks for the first time: capture comes first.
+pub const LOCKS_FIRST: Duration = Duration::from_secs(10);

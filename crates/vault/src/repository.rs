@@ -26,11 +26,14 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use holdfast_core::{ErrorChain, Lsn, Proof, SignedProof, SourceName};
+use holdfast_store::object::fence::{Fence, FencedStore, WriterIdentity};
 use holdfast_store::object::{
-    Keys, Location, Marker, ObjectError, ObjectStore, Sealed, WriterLock,
+    Backend, Keys, Location, Marker, ObjectError, ObjectStore, Sealed, WriterLock,
 };
 
-use crate::config::Clock;
+use crate::config::{Clock, RetentionConfig};
+use crate::limits;
+use crate::retention::window;
 
 pub use error::RepositoryError;
 pub use point::Point;
@@ -57,7 +60,25 @@ pub(crate) struct Writing {
     store: Arc<dyn ObjectStore>,
     key: SigningKey,
     clock: Clock,
+    fence: Option<Fence>,
     _lock: Option<WriterLock>,
+}
+
+impl Drop for Writing {
+    /// Lets another writer follow at once; after a crash it must wait for the silence.
+    fn drop(&mut self) {
+        if let Some(fence) = &self.fence {
+            let _ = fence.release();
+        }
+    }
+}
+
+/// As whom a repository is written, and how what is written is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    /// The directory that is the writer: it may go on at once after a crash.
+    pub(crate) state: std::path::PathBuf,
+    pub(crate) retention: RetentionConfig,
 }
 
 impl Writing {
@@ -86,17 +107,24 @@ impl Repository {
         keys: &Keys,
         clock: Clock,
     ) -> Result<Self, RepositoryError> {
+        Self::open_as(location, (key, keys), clock, None)
+    }
+
+    /// Opens it as [`Repository::open_writer`], as the vault of a state directory; without one the
+    /// writer only passes by, and a crash of it must be followed by a takeover.
+    pub(crate) fn open_as(
+        location: &Location,
+        (key, keys): (SigningKey, &Keys),
+        clock: Clock,
+        writer: Option<&Writer>,
+    ) -> Result<Self, RepositoryError> {
         let recipients = keys.recipients();
         if recipients.is_empty() {
             return Err(RepositoryError::Misuse {
                 what: "there is nobody to seal objects to".to_owned(),
             });
         }
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| RepositoryError::System {
-            step: "draw random bytes",
-            what: error.to_string(),
-        })?;
+        let random = random()?;
         let fresh = Marker {
             format: 2,
             id: HEXLOWER.encode(&random),
@@ -114,30 +142,47 @@ impl Repository {
         }
         let holder = format!("process {} since {}", std::process::id(), clock());
         let lock = store.lock(&holder)?;
-        let store = Arc::new(Sealed::new(store, keys.clone()));
-        Ok(Self::assemble(store, key, clock, Some(lock)))
+        // The fence lies beside the sealed objects: who looks at it needs no key.
+        let fence = fence(Arc::clone(&store), writer)?;
+        let sealed = Arc::new(Sealed::new(store, keys.clone()));
+        let fenced = FencedStore::new(sealed, fence.clone(), |key| {
+            key.name().starts_with("manifest")
+        });
+        let held = (Some(lock), Some(fence));
+        Ok(Self::assemble(Arc::new(fenced), key, clock, held))
     }
 
     /// Writes to any store, without a lock: for stores that tests make fail.
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, key: SigningKey, clock: Clock) -> Self {
-        Self::assemble(store, key, clock, None)
+        Self::assemble(store, key, clock, (None, None))
     }
 
     fn assemble(
         store: Arc<dyn ObjectStore>,
         key: SigningKey,
         clock: Clock,
-        lock: Option<WriterLock>,
+        (lock, fence): (Option<WriterLock>, Option<Fence>),
     ) -> Self {
         let reader = Reader::over(Arc::clone(&store), key.verifying_key());
         let writing = Arc::new(Writing {
             store,
             key,
             clock,
+            fence,
             _lock: lock,
         });
         Self { writing, reader }
+    }
+
+    /// Returns the right to write; a repository over a store of a test has none.
+    pub(crate) fn fence(&self) -> Option<&Fence> {
+        self.writing.fence.as_ref()
+    }
+
+    /// Returns the store that it writes to.
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.writing.store
     }
 
     /// Returns the same repository for reading.
@@ -244,4 +289,35 @@ impl Repository {
             stored => Ok(stored?),
         }
     }
+}
+
+/// Claims the next epoch, and sees to it that the lock window does not shrink.
+fn fence(store: Arc<dyn Backend>, writer: Option<&Writer>) -> Result<Fence, RepositoryError> {
+    let identity = match writer {
+        Some(writer) => WriterIdentity::open(&writer.state, random()?)?,
+        None => WriterIdentity::passing(random()?),
+    };
+    let retention = writer.map(|writer| &writer.retention);
+    if let Some(retention) = retention {
+        window::check(store.as_ref(), retention.lock_for)?;
+        if retention.immutable {
+            store.make_immutable()?;
+        }
+    }
+    let heartbeat = retention.map_or(limits::HEARTBEAT, |retention| retention.heartbeat);
+    let records: Arc<dyn ObjectStore> = store;
+    let fence = Fence::claim(Arc::clone(&records), identity, heartbeat)?;
+    if let Some(retention) = retention {
+        window::settle(records.as_ref(), retention.lock_for)?;
+    }
+    Ok(fence)
+}
+
+fn random() -> Result<[u8; 16], RepositoryError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| RepositoryError::System {
+        step: "draw random bytes",
+        what: error.to_string(),
+    })?;
+    Ok(random)
 }

@@ -1,6 +1,7 @@
 //! The vault as a whole: opens what it keeps, runs capture, ships and drills, and answers questions.
 
 mod directories;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use holdfast_core::{
     Timestamp, WayBack, WayBackAnswer, ledger::Draft,
 };
 use holdfast_store::ledger::{Ledger, LedgerError};
-use holdfast_store::object::{Location, Promise};
+use holdfast_store::object::{Location, ObjectError, Promise};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Budget, Capture, ChangeLog};
@@ -21,12 +22,15 @@ use crate::config::{Clock, VaultConfig};
 use crate::drill::{self, DrillContext, DrillError};
 use crate::engine::directory::{DirectoryError, DirectoryStanding};
 use crate::limits::{DRILL_AGAIN, DRILL_LOOK};
-use crate::repository::{Reader, Repository, RepositoryError};
+use crate::repository::{Reader, Repository, RepositoryError, Writer};
 use crate::restore::Place;
+use crate::retention::LockReport;
 use crate::spool::{Spool, SpoolError};
 use crate::standing::{Standing, Standings};
 use crate::status::SourceStatus;
 use crate::target::{self, TargetError};
+
+pub use writing::RepositoryStatus;
 
 /// The running vault; clones share it.
 #[derive(Clone)]
@@ -46,6 +50,8 @@ struct Shared {
     budget: Budget,
     /// One drill at a time in a process: each is a whole restore.
     drilling: tokio::sync::Mutex<()>,
+    /// What the newest look at the locks found.
+    locks: std::sync::Mutex<LockReport>,
 }
 
 /// Why the vault cannot be opened or go on as a whole; a source's own trouble is in its status.
@@ -61,6 +67,9 @@ pub enum VaultError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another vault took over.
+    #[error("this vault stopped: it is not the writer of its repository any more")]
+    Replaced(#[source] ObjectError),
     /// The repository cannot be used.
     #[error("cannot open the repository")]
     Repository(#[from] RepositoryError),
@@ -87,6 +96,7 @@ impl Coded for VaultError {
     fn code(&self) -> Code {
         match self {
             Self::Recall { code, .. } => *code,
+            Self::Replaced(error) => error.code(),
             Self::Repository(error) => error.code(),
             Self::Ledger(error) => error.code(),
             Self::Spool(error) => error.code(),
@@ -100,6 +110,7 @@ impl Coded for VaultError {
             Self::Recall { .. } => {
                 Some("nothing was changed; check the state directory and the repository".to_owned())
             }
+            Self::Replaced(error) => error.hint(),
             Self::Repository(error) => error.hint(),
             Self::Ledger(error) => error.hint(),
             Self::Spool(error) => error.hint(),
@@ -128,8 +139,12 @@ impl Vault {
         })?;
         let promise = target::settle(&mut config.repository, &config.state, clock())?;
         record_promise(&ledger, &config.repository, &promise, clock())?;
-        let repository =
-            Repository::open_writer(&config.repository, key.clone(), &config.keys, clock.clone())?;
+        let writer = Writer {
+            state: config.state.clone(),
+            retention: config.retention.clone(),
+        };
+        let (location, signing) = (&config.repository, (key.clone(), &config.keys));
+        let repository = Repository::open_as(location, signing, clock.clone(), Some(&writer))?;
         let standings = config
             .sources
             .iter()
@@ -155,6 +170,7 @@ impl Vault {
                 directories,
                 budget: Budget::new(),
                 drilling: tokio::sync::Mutex::new(()),
+                locks: std::sync::Mutex::default(),
             }),
         };
         drill::sweep(&vault.shared.config.drill, &vault.shared.config.state);
@@ -250,6 +266,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError`] when a part of the vault itself fails; trouble with one source does not end it.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), VaultError> {
+        // A vault that was replaced stops by itself, and whatever else runs beside it goes on.
+        let stop = stop.child_token();
         let captures = self.shared.standings.values();
         let captures: Vec<Capture> = captures
             .map(|standing| self.capture(standing, &stop))
@@ -264,8 +282,13 @@ impl Vault {
         for standing in self.shared.directories.values() {
             parts.spawn(self.clone().keep_directory(standing.clone(), stop.clone()));
         }
+        parts.spawn(self.clone().keep_locked(stop.clone()));
+        let writing = tokio::spawn(self.clone().keep_writing(stop.clone()));
         while parts.join_next().await.is_some() {}
-        Ok(())
+        match writing.await {
+            Ok(Some(replaced)) => Err(VaultError::Replaced(replaced)),
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     fn capture(

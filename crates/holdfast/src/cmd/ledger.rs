@@ -77,7 +77,7 @@ fn read(config: &Config, half: Half, each: impl FnMut(&Entry)) -> Result<Verifie
 fn halves(config: &Config, which: &Which) -> Vec<Half> {
     match which.half {
         Some(half) => vec![half],
-        None => Half::ALL
+        None => Half::LEDGERS
             .into_iter()
             .filter(|half| half.ledger(config).join(ledger::FILE).exists())
             .collect(),

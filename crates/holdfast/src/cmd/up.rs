@@ -34,13 +34,20 @@ pub enum GuardCommand {
 pub enum VaultCommand {
     /// Try what the repository's place refuses, which decides what may be promised
     CheckTarget,
+    /// What may go because no rule keeps it: plan, apply
+    #[command(subcommand)]
+    Expire(crate::cmd::expire::Expire),
     /// The keys that the repository's objects are sealed to
     #[command(subcommand)]
     Key(Key),
+    /// What may be promised of the repository, and what its locks cost
+    Locks,
     /// Capture, keep and drill, until SIGINT or SIGTERM
     Run,
     /// How each source stands
     Status,
+    /// Take over the repository from a vault that is gone for good
+    Takeover(crate::cmd::takeover::Takeover),
 }
 
 impl Up {
@@ -89,13 +96,12 @@ impl GuardCommand {
 impl VaultCommand {
     /// Runs the vault, or asks the running one.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let config = match self {
-            Self::Key(key) => return key.run(shared, output),
-            Self::CheckTarget | Self::Run | Self::Status => shared.config()?,
-        };
+        let config = shared.config()?;
         match self {
             Self::CheckTarget => crate::cmd::target::run(&config, output),
-            Self::Key(_) => Ok(()),
+            Self::Expire(command) => command.run(shared, output),
+            Self::Key(command) => command.run(shared, output),
+            Self::Locks => crate::cmd::takeover::locks(&config, output),
             Self::Run => block_on(async {
                 let stop = stop_on_signal()?;
                 let vault = vault::start(&config, stop).await?;
@@ -103,6 +109,7 @@ impl VaultCommand {
                 vault.ended().await
             }),
             Self::Status => crate::cmd::source::list(&config, output),
+            Self::Takeover(command) => command.run(shared, output),
         }
     }
 }

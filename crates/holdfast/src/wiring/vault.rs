@@ -1,6 +1,6 @@
 //! The vault half: its configuration, its local API, reading without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,11 @@ use holdfast_core::{Code, SourceName, WayBack};
 use holdfast_store::keyring::Keyring;
 use holdfast_store::ledger::Ledger;
 use holdfast_store::object::Keys;
+use holdfast_vault::retention::KeepRules;
 use holdfast_vault::{
     AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place,
-    PointsConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
-    enable_synchronous, system_clock,
+    PointsConfig, PostgresConfig, Reader, RetentionConfig, SourceConfig, SourceStatus, Vault,
+    VaultConfig, enable_synchronous, system_clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,7 +121,34 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
             full_every: Duration::from_secs(config.vault.full_every_s),
             log_bytes: config.vault.point_every_mib.saturating_mul(1 << 20),
         },
+        retention: RetentionConfig {
+            lock_for: config.vault.lock_for,
+            immutable: config.vault.immutable,
+            heartbeat: Duration::from_secs(config.vault.heartbeat_s.max(1)),
+            rules: rules(config),
+        },
     })
+}
+
+/// Returns the rules of every source.
+pub fn rules(config: &Config) -> BTreeMap<SourceName, KeepRules> {
+    let sources = config.sources.iter();
+    sources
+        .map(|source| (source.name.clone(), source.keep))
+        .collect()
+}
+
+/// Opens the repository for reading.
+///
+/// # Errors
+/// When there is none, or no public key of the vault.
+pub fn reader(config: &Config) -> Result<Reader, Failure> {
+    let place = place(config)?;
+    Ok(Reader::open(
+        &place.repository,
+        place.vault_key,
+        &place.keys,
+    )?)
 }
 
 /// Returns what the vault is told about directories.
@@ -320,6 +348,7 @@ async fn synchronize(
 async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Value, Failure> {
     let value = match request.op.as_str() {
         "vault.status" => serde_json::to_value(waiting.stand(vault.status())),
+        "vault.repository" => serde_json::to_value(vault.repository_status()),
         "vault.directories" => serde_json::to_value(vault.directories()),
         "way_back" => {
             let source: SourceName = api::args(request)?;

@@ -19,3 +19,4 @@ mod product;
 mod recovery;
 mod replay;
 mod settings;
+mod writer;

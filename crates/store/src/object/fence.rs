@@ -74,6 +74,12 @@ pub enum FenceError {
     /// The storage refused.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// Another process runs from the state directory.
+    #[error("another process writes from the state directory `{state}`")]
+    Running {
+        /// Which directory.
+        state: String,
+    },
 }
 
 impl Coded for FenceError {
@@ -84,6 +90,7 @@ impl Coded for FenceError {
             Self::Held { .. } | Self::Lost(_) => Code::ZU353,
             Self::Io { .. } => Code::ZS251,
             Self::Object(error) => error.code(),
+            Self::Running { .. } => Code::ZU254,
         }
     }
 
@@ -107,6 +114,7 @@ impl Coded for FenceError {
                 "nothing was written; check the disk and who owns the state directory".to_owned()
             }
             Self::Object(error) => return error.hint(),
+            Self::Running { .. } => "nothing was changed; stop that process first".to_owned(),
         })
     }
 }

@@ -4,8 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use holdfast_core::{Code, Coded, Lsn, PointId, SourceName, Untrusted};
+use holdfast_store::object::fence::FenceError;
 use holdfast_store::object::{ObjectError, ObjectKey};
 use holdfast_wire::pg::basebackup::ManifestError;
+
+use crate::retention::WindowError;
 
 /// Why the repository cannot be used, or what in it is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,9 @@ pub enum RepositoryError {
         /// What is wrong with it.
         what: String,
     },
+    /// Another vault is or may be the writer.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
     /// What was to be stored is not in the order or of the size that the format has.
     #[error("cannot store this: {what}")]
     Misuse {
@@ -91,6 +97,9 @@ pub enum RepositoryError {
         /// What the system said.
         source: io::Error,
     },
+    /// The lock window cannot be used.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// The system refused a thread or random bytes.
     #[error("cannot {step}: {}", Untrusted(what))]
     System {
@@ -108,6 +117,7 @@ impl Coded for RepositoryError {
             Self::Contradiction { .. } => Code::ZI303,
             Self::Damaged { .. } => Code::ZI251,
             Self::Misuse { .. } => Code::ZB301,
+            Self::Fence(error) => error.code(),
             Self::MissingLog { .. } => Code::ZI302,
             Self::NoFile { .. } => Code::ZU282,
             Self::NoPoint(_) | Self::NoPoints(_) => Code::ZU307,
@@ -117,6 +127,7 @@ impl Coded for RepositoryError {
             Self::Signature { .. } => Code::ZI305,
             Self::Spool { .. } => Code::ZS304,
             Self::System { .. } => Code::ZS251,
+            Self::Window(error) => error.code(),
         }
     }
 
@@ -139,7 +150,9 @@ impl Coded for RepositoryError {
             Self::NoPoint(_) | Self::NoPoints(_) => {
                 "`holdfast point list` shows what can be brought back"
             }
+            Self::Fence(error) => return error.hint(),
             Self::Object(error) => return error.hint(),
+            Self::Window(error) => return error.hint(),
             Self::OldFormat { .. } => {
                 "nothing was written; name a new directory for the repository: the next base backup goes there, and what the old one holds stays restorable from it"
             }

@@ -99,11 +99,9 @@ impl Coded for MarkError {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Again(_) => {
-                "nothing was changed; look at `holdfast point marks` and try again".to_owned()
-            }
+            Self::Again(_) => "nothing was changed; look at the marks and try again".to_owned(),
             Self::Already { .. } => {
-                "nothing was changed; `holdfast point marks` shows who said so and why".to_owned()
+                "nothing was changed; its mark says who said so and why".to_owned()
             }
             Self::Reason(_) => {
                 "nothing was changed; say with --because why, for those who come later".to_owned()

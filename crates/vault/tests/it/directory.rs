@@ -60,6 +60,7 @@ impl Kept {
             postgres: PostgresConfig::default(),
             points: holdfast_vault::PointsConfig::default(),
             drill: DrillConfig::default(),
+            retention: holdfast_vault::RetentionConfig::default(),
         };
         Vault::open(config, ledger, key, clock).unwrap()
     }

@@ -14,8 +14,8 @@ use holdfast_testing::postgres::{self, Installation, Server};
 use holdfast_testing::signals;
 use holdfast_vault::{
     AckAt, AckMode, Assertion, DrillConfig, LagAgainst, Place, PointsConfig, PostgresConfig,
-    ProofState, RestoreRequest, RestoreTarget, Running, SourceConfig, Start, Vault, VaultConfig,
-    drills, points, restore, system_clock,
+    ProofState, RestoreRequest, RestoreTarget, RetentionConfig, Running, SourceConfig, Start,
+    Vault, VaultConfig, drills, points, restore, system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,7 @@ fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
             budget: Duration::from_secs(300),
         },
         points: PointsConfig::default(),
+        retention: RetentionConfig::default(),
     };
     Vault::open(config, ledger, key(), clock).unwrap()
 }

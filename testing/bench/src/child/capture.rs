@@ -9,8 +9,8 @@ use holdfast_store::envelope::Identity;
 use holdfast_store::keyring::Keyring;
 use holdfast_store::{key, ledger::Ledger};
 use holdfast_vault::{
-    DrillConfig, PointsConfig, PostgresConfig, SourceConfig, SourceStatus, Vault, VaultConfig,
-    system_clock,
+    DrillConfig, PointsConfig, PostgresConfig, RetentionConfig, SourceConfig, SourceStatus, Vault,
+    VaultConfig, system_clock,
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,6 +92,7 @@ fn open(state: PathBuf, repository: PathBuf) -> Result<Vault> {
             ..DrillConfig::default()
         },
         points: PointsConfig::default(),
+        retention: RetentionConfig::default(),
     };
     Ok(Vault::open(config, ledger, key, clock)?)
 }

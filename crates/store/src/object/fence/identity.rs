@@ -27,8 +27,8 @@ struct Shared {
     id: String,
     host: String,
     path: PathBuf,
-    /// Its lock ends with the process, however that ends.
-    file: Mutex<File>,
+    /// Its lock ends with the process, however that ends; a writer that passes by has none.
+    file: Option<Mutex<File>>,
     fenced_by: Mutex<Option<u64>>,
 }
 
@@ -62,8 +62,14 @@ impl WriterIdentity {
             .mode(0o600)
             .open(&path)
             .map_err(failed("open"))?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| failed("lock")(errno.into()))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let state = state.display().to_string();
+                return Err(FenceError::Running { state });
+            }
+            Err(errno) => return Err(failed("lock")(errno.into())),
+        }
         let (mut id, mut fenced_by) = (None, None);
         let lines = BufReader::new(&mut file).take(LIMIT_BYTES).lines();
         for line in lines {
@@ -82,14 +88,32 @@ impl WriterIdentity {
                 id: id.unwrap_or_else(|| data_encoding::HEXLOWER.encode(&random)),
                 host: host(),
                 path: path.clone(),
-                file: Mutex::new(file),
+                file: Some(Mutex::new(file)),
                 fenced_by: Mutex::new(fenced_by),
             }),
         };
         if is_new {
             identity.write(&Line::Id(identity.shared.id.clone()))?;
+            // The name must outlive a crash: it is what lets this directory go on at once.
+            File::open(state)
+                .and_then(|folder| folder.sync_all())
+                .map_err(failed("sync the folder of"))?;
         }
         Ok(identity)
+    }
+
+    /// Makes an identity that no directory keeps: it ends with the process, which says so at its end.
+    #[must_use]
+    pub fn passing(random: [u8; 16]) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                id: data_encoding::HEXLOWER.encode(&random),
+                host: host(),
+                path: PathBuf::new(),
+                file: None,
+                fenced_by: Mutex::new(None),
+            }),
+        }
     }
 
     /// Returns its random name.
@@ -139,7 +163,10 @@ impl WriterIdentity {
             source,
         };
         let text = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
-        let mut file = shared.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = &shared.file else {
+            return Ok(());
+        };
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         // A line feed first: what a crash cut ends there.
         file.write_all(format!("\n{text}\n").as_bytes())
             .and_then(|()| file.sync_all())

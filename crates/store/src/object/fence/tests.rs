@@ -111,7 +111,7 @@ fn the_same_state_directory_goes_on_at_once_and_only_one_process_can_have_it() {
     let scene = Scene::new();
     let first = Fence::claim(scene.store(), scene.identity("one"), HEARTBEAT).unwrap();
     let twice = WriterIdentity::open(&scene.folder.path().join("one"), [0; 16]);
-    assert!(matches!(twice, Err(FenceError::Io { step: "lock", .. })));
+    assert!(matches!(twice, Err(FenceError::Running { .. })));
     drop(first);
     let again = Fence::claim(scene.store(), scene.identity("one"), HEARTBEAT).unwrap();
     assert_eq!(again.epoch(), 2);

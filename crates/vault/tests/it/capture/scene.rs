@@ -15,8 +15,8 @@ use holdfast_testing::process::Process;
 use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
     AckAt, AckMode, Clock, DrillConfig, Place, PointSummary, PointsConfig, PostgresConfig,
-    ProgressFn, Reader, RestoreRequest, RestoreTarget, Restored, SourceConfig, SourceStatus, Start,
-    Vault, VaultConfig, restore, system_clock,
+    ProgressFn, Reader, RestoreRequest, RestoreTarget, Restored, RetentionConfig, SourceConfig,
+    SourceStatus, Start, Vault, VaultConfig, restore, system_clock,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,7 @@ impl Scene {
                 ..DrillConfig::default()
             },
             points: PointsConfig::default(),
+            retention: RetentionConfig::default(),
         };
         Vault::open(config, ledger, key, clock).unwrap()
     }
