@@ -166,7 +166,7 @@ impl Coded for RestoreError {
                     .to_owned()
             }
             Self::Io { path, .. } => format!(
-                "the restore is not complete and nothing else was touched; look at the disk of `{}`, then run the same command again: it goes on",
+                "the restore is not complete and nothing else was touched; look at the disk of `{}`, then run it again with the same --into: it goes on",
                 path.display()
             ),
             Self::NoRoom { .. } => {

@@ -125,14 +125,14 @@ fn came(told: &serde_json::Value) -> Came {
     serde_json::from_value(told["came"].clone()).unwrap()
 }
 
-/// Makes an object unreadable behind its index, which is what a frame of it would be read from.
-fn spoil(object: &Path, from: u64) {
+/// Makes a part of an object unreadable.
+fn spoil(object: &Path, (from, to): (u64, u64)) {
     let mut permissions = fs::metadata(object).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
     fs::set_permissions(object, permissions).unwrap();
     let file = fs::File::options().write(true).open(object).unwrap();
     let length = file.metadata().unwrap().len();
-    let noise = vec![0x55; usize::try_from(length - from).unwrap()];
+    let noise = vec![0x55; usize::try_from(length.min(to) - from).unwrap()];
     file.write_all_at(&noise, from).unwrap();
 }
 
@@ -148,7 +148,7 @@ fn object(root: &Path, name: &str) -> PathBuf {
 fn a_restore_that_is_killed_goes_on_and_fetches_only_what_is_missing() {
     let installation = postgres::newest().unwrap();
     let mut kept = Kept::start(&installation, &[]);
-    ballast(&kept, 12, 8 << 20);
+    ballast(&kept, 8, 8 << 20);
     kept.base();
     log_to_replay(&kept);
     kept.ship();
@@ -157,43 +157,34 @@ fn a_restore_that_is_killed_goes_on_and_fetches_only_what_is_missing() {
     let whole = kept.folder.path().join("whole");
     let all = came(&ended(command(&place, "prod", &whole)));
     assert_eq!((all.resumed.0, all.copied.0), (0, 0));
-    assert!(all.fetched.0 > 96 << 20, "{all:?}");
+    assert!(all.fetched.0 > 64 << 20, "{all:?}");
 
     let into = kept.folder.path().join("killed");
     let mut round = 0;
-    while !killed_at(command(&place, "prod", &into), &into, 72 << 20) {
+    while !killed_at(command(&place, "prod", &into), &into, 54 << 20) {
         // It was faster than we could look: begin anew elsewhere.
         round += 1;
         assert!(round < 20, "no restore could be killed in the middle");
         fs::rename(&into, kept.folder.path().join(format!("fast-{round}"))).unwrap();
     }
     let there = occupied(&into);
-    // What is on the disk is not read again, and cannot be: the first bundle is spoilt behind its index.
+    // What is on the disk is not read again, and cannot be: the first half of the first bundle is spoilt,
+    // behind its index. Of its second half a thread may have been late.
     let repository = kept.folder.path().join("repository");
-    spoil(
-        &object(&repository.join("prod/point"), "bundle-000001"),
-        400_000,
-    );
+    let bundle = object(&repository.join("prod/point"), "bundle-000001");
+    spoil(&bundle, (400_000, 16 << 20));
     let told = ended(command(&place, "prod", &into));
     let came = came(&told);
     println!("whole: {all:?}; killed with {there} bytes there, then {came:?}");
-    assert!(came.resumed.0 > 32 << 20, "{came:?}");
-    assert!(came.fetched.0 + came.resumed.0 < all.fetched.0 + all.fetched.0 / 10);
+    assert!(came.resumed.0 > 24 << 20, "{came:?}");
     assert!(
-        came.fetched.0 < all.fetched.0 - (28 << 20),
+        came.fetched.0 < all.fetched.0 - (20 << 20),
         "{came:?} {all:?}"
     );
-    let mut one = sums(&into);
-    let mut other = sums(&whole);
-    // They name their own place and port.
-    for own in ["postgresql.auto.conf", "recovery.signal"] {
-        assert!(one.remove(Path::new(own)).is_some() && other.remove(Path::new(own)).is_some());
+    assert_eq!(only_what_it_restored(&into), only_what_it_restored(&whole));
+    for note in ["holdfast-restore.json", "holdfast-restore.wal"] {
+        assert!(!into.join(note).exists(), "{note}");
     }
-    assert_eq!(one, other);
-    assert!(
-        !one.keys()
-            .any(|path| path.to_str().unwrap().contains("holdfast-restore"))
-    );
 
     // A complete one is nobody's to go on with.
     let request = RestoreRequest::new(
@@ -207,6 +198,82 @@ fn a_restore_that_is_killed_goes_on_and_fetches_only_what_is_missing() {
     assert!(refused.to_string().contains("complete"), "{refused}");
     let restored = Stock::start(&installation, &into, kept.server.password());
     assert_eq!(restored.ask(ROWS), wanted);
+}
+
+#[test]
+fn a_restore_that_is_killed_at_random_moments_always_goes_on_to_the_same_end() {
+    let seed = match std::env::var("HOLDFAST_SEED") {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => rand::random(),
+    };
+    println!("seed {seed}: set HOLDFAST_SEED to it to play this again");
+    let mut random = StdRng::seed_from_u64(seed);
+    let installation = postgres::newest().unwrap();
+    let mut kept = Kept::start(&installation, &[]);
+    ballast(&kept, 2, 4 << 20);
+    kept.base();
+    log_to_replay(&kept);
+    kept.ship();
+    let place = kept.place();
+    let whole = kept.folder.path().join("whole");
+    let began = Instant::now();
+    ended(command(&place, "prod", &whole));
+    let takes = u64::try_from(began.elapsed().as_micros()).unwrap();
+    let wanted = only_what_it_restored(&whole);
+    let long = std::env::var_os("HOLDFAST_LONG").is_some();
+    for round in 0..if long { 25 } else { 2 } {
+        let into = kept.folder.path().join(format!("killed-{round}"));
+        let mut kills = 0;
+        // Late ones as well, where settings are written and notes are taken away.
+        while kills < 4 {
+            let mut child = command(&place, "prod", &into)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let moment = Duration::from_micros(random.random_range(0..takes));
+            let began = Instant::now();
+            while began.elapsed() < moment && child.try_wait().unwrap().is_none() {
+                std::hint::spin_loop();
+            }
+            child.kill().unwrap();
+            if child.wait().unwrap().code().is_some() {
+                break;
+            }
+            kills += 1;
+        }
+        let is_complete =
+            into.join("recovery.signal").exists() && !into.join("holdfast-restore.json").exists();
+        if !is_complete {
+            ended(command(&place, "prod", &into));
+        }
+        assert_eq!(
+            only_what_it_restored(&into),
+            wanted,
+            "round {round}, {kills} kills"
+        );
+        fs::remove_dir_all(&into).unwrap();
+    }
+    // Killed when all was there but for the notes: everything is compared, and nothing is new.
+    let note = format!(
+        r#"{{"format":1,"source":"prod","at":"latest","timeline":null,"point":"{}","stage":"contents"}}"#,
+        kept.repository
+            .newest_base(&kept.at.source)
+            .unwrap()
+            .unwrap()
+            .point
+    );
+    fs::write(whole.join("holdfast-restore.json"), note).unwrap();
+    let told = ended(command(&place, "prod", &whole));
+    assert!(came(&told).resumed.0 > 8 << 20, "{told}");
+    assert_eq!(only_what_it_restored(&whole), wanted);
+}
+
+/// What a restore brought, without what names its own place.
+fn only_what_it_restored(directory: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = sums(directory);
+    assert!(all.remove(Path::new("postgresql.auto.conf")).is_some());
+    all
 }
 
 #[test]
@@ -249,7 +316,7 @@ fn the_log_that_was_brought_is_not_brought_again() {
     {
         let name = line.split(' ').next().unwrap();
         let wal = kept.folder.path().join("repository/prod/wal");
-        spoil(&object(&wal, name), 0);
+        spoil(&object(&wal, name), (0, u64::MAX));
         spoilt += 1;
     }
     let told = ended(command(&place, "prod", &into));
