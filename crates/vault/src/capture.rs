@@ -182,13 +182,18 @@ impl Capture {
             system_identifier: Some(cluster.system_identifier),
         });
         let read = reader.feed(segment.start, &bytes, &mut |_| Ok(()));
-        if let Err(error) = read {
+        let end = reader.record_end().unwrap_or(segment.start);
+        let behind = usize::try_from(end.since(segment.start).0).unwrap_or(usize::MAX);
+        let is_room = bytes.iter().skip(behind).all(|byte| *byte == 0);
+        if is_room && stored.bytes < size.get() {
+            self.spool.trim(segment, size, end)?;
+        } else if let Err(error) = read {
             tracing::warn!(
                 segment = segment.name(size),
                 "the spool's end is torn: {error}"
             );
         }
-        Ok(reader.record_end().unwrap_or(segment.start))
+        Ok(end)
     }
 
     fn stream_until_stopped(&self) {

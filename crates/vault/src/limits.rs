@@ -17,6 +17,8 @@ pub const POLL: Duration = Duration::from_millis(200);
 pub const SLOT_TAKEN_WAIT: Duration = Duration::from_secs(75);
 /// The longest name of a slot, in bytes.
 pub const SLOT_NAME_BYTES: usize = 63;
+/// Room that is made at once in a segment's file where commits wait for it, in bytes.
+pub const ROOM_BYTES: u64 = 1 << 20;
 /// How long a WAL stream may send nothing before it counts as dead.
 pub const STREAM_SILENCE: Duration = Duration::from_secs(60);
 /// How often the source is told our position while nothing happens.

@@ -5,6 +5,7 @@
 //! the open one is compared with the source, byte by byte, when the stream begins again.
 
 mod removal;
+mod room;
 mod segment;
 mod writer;
 
@@ -17,6 +18,7 @@ use holdfast_core::{Code, Coded, Lsn, SourceName};
 use holdfast_store::durable::make_folder;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use room::received;
 pub(crate) use segment::{Segment, SegmentBytes};
 pub(crate) use writer::SpoolWriter;
 
@@ -209,11 +211,8 @@ impl Spool {
             let Some(segment) = name.to_str().and_then(|name| Segment::parse(name, size)) else {
                 continue;
             };
-            let bytes = entry.metadata().map_err(failed())?.len();
-            all.push(Stored {
-                segment,
-                bytes: bytes.min(size.get()),
-            });
+            let bytes = received(&entry.path(), size.get()).map_err(failed())?;
+            all.push(Stored { segment, bytes });
         }
         all.sort_unstable_by_key(|stored| stored.segment);
         Ok(all)

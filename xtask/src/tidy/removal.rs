@@ -83,7 +83,7 @@ const LISTED: &[(&str, &str)] = &[
     ),
     (
         "crates/vault/src/spool/removal.rs",
-        "segments of its own spool that the repository has whole",
+        "segments of its own spool that the repository has whole, and room that no log came for",
     ),
 ];
 

@@ -67,11 +67,15 @@ impl Capture {
         } = prepared;
         let size = cluster.segment_bytes;
         let kept = self.log_end(&cluster, from.timeline)?.unwrap_or_default();
+        let writer = SpoolWriter::begin(&self.spool, from, size, kept);
         let mut stream = Stream {
             capture: self,
             connection,
             timeline: from.timeline,
-            writer: SpoolWriter::begin(&self.spool, from, size, kept),
+            writer: match pace {
+                Pace::AtOnce => writer.with_room(),
+                Pace::Gathered => writer,
+            },
             pace,
             has_come: false,
             waits_since: None,

@@ -238,10 +238,11 @@ fn spooled(place: &Place, at: &WalPlace) -> Vec<Piece> {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let start = name.to_str().and_then(|name| at.read_segment_name(name));
-        let Some((start, metadata)) = start.zip(entry.metadata().ok()) else {
+        let Some(start) = start else {
             continue;
         };
-        let bytes = metadata.len().min(u64::from(at.segment_bytes));
+        let bytes = crate::spool::received(&entry.path(), u64::from(at.segment_bytes));
+        let bytes = bytes.unwrap_or_default();
         if bytes > 0 && super::log::is_of_cluster(&entry.path(), at, start) {
             pieces.push(Piece {
                 start,

@@ -1,6 +1,7 @@
 //! Removing segments from the spool that the repository has: planned first, then performed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 
 use holdfast_core::Lsn;
 
@@ -10,6 +11,11 @@ use super::{Segment, SegmentBytes, Spool, SpoolError, sync_folder};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Removal {
     pub(crate) segments: Vec<Segment>,
+}
+
+/// Cuts off the zeros at a file's end that were made as room for log; nothing that was received.
+pub(super) fn give_back_room(file: &File, received: u64) -> io::Result<()> {
+    file.set_len(received)
 }
 
 impl Spool {
@@ -31,6 +37,21 @@ impl Spool {
             .filter(|segment| segment.end(size) <= shipped && Some(*segment) != newest)
             .collect();
         Ok(Removal { segments })
+    }
+
+    /// Gives back the room that a writer which was killed had made in a segment behind `end`.
+    pub(crate) fn trim(
+        &self,
+        segment: Segment,
+        size: SegmentBytes,
+        end: Lsn,
+    ) -> Result<(), SpoolError> {
+        let path = self.path(segment, size);
+        let trimmed = File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| give_back_room(&file, end.since(segment.start).0));
+        trimmed.map_err(SpoolError::of("trim", &path))
     }
 
     /// Removes what the plan lists.

@@ -87,7 +87,7 @@ fn a_torn_end_is_replaced_and_kept_as_evidence() {
     let start = Lsn(MIB);
     let good = pattern(start, 100_000);
     let mut torn = good.clone();
-    torn[60_000..].fill(0);
+    torn[60_000..].fill(0x5A);
     let mut writer = begin(&spool, start, Lsn::ZERO);
     writer.write(start, &torn).unwrap();
     drop(writer);
@@ -159,4 +159,47 @@ fn the_cluster_is_noted_and_read_back() {
         spool.cluster(),
         Err(SpoolError::Unreadable { .. })
     ));
+}
+
+/// How long the file of the first segment is.
+fn file_bytes(state: &tempfile::TempDir) -> u64 {
+    let path = state.path().join("spool/prod/000000010000000000000001");
+    fs::metadata(path).unwrap().len()
+}
+
+#[test]
+fn room_is_made_for_what_commits_wait_for_and_is_never_taken_for_log() {
+    let size = SegmentBytes::new(4 << 20).unwrap();
+    let (state, spool) = fresh();
+    let start = Lsn(4 * MIB);
+    let bytes: Vec<u8> = pattern(start, 4 * MIB)
+        .iter()
+        .map(|byte| byte | 1)
+        .collect();
+    let begin = |at| SpoolWriter::begin(&spool, Segment::containing(1, at, size), size, Lsn::ZERO);
+    let mut writer = begin(start).with_room();
+    writer.write(start, &bytes[..100_000]).unwrap();
+    assert_eq!(writer.sync().unwrap(), Lsn(start.0 + 100_000));
+    assert!(file_bytes(&state) > MIB, "room was made");
+    let stored = spool.stored(size).unwrap()[0];
+    assert_eq!(stored.bytes, 13 * 8192, "up to the end of a page");
+    // Killed, and begun again: nothing is torn, and what comes fills the room.
+    std::mem::forget(writer);
+    let mut again = begin(start).with_room();
+    again.write(start, &bytes[..300_000]).unwrap();
+    drop(again);
+    assert_eq!(file_bytes(&state), 300_000, "the room was given back");
+    let mut again = begin(start).with_room();
+    for (index, part) in bytes[..4 << 20].chunks(7_000).enumerate() {
+        let at = start.0 + u64::try_from(index * 7_000).unwrap();
+        again.write(Lsn(at), part).unwrap();
+        let is_whole = at + u64::try_from(part.len()).unwrap() == start.0 + 4 * MIB;
+        assert_eq!(file_bytes(&state) == 4 * MIB, is_whole, "whole when it is");
+    }
+    drop(again);
+    let read = spool.read(Segment::containing(1, start, size), size, start, u64::MAX);
+    assert_eq!(read.unwrap(), bytes);
+    let folder = fs::read_dir(state.path().join("spool/prod")).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.contains("torn")).count(), 0);
 }

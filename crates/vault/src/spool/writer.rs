@@ -9,7 +9,8 @@ use holdfast_core::Lsn;
 
 use crate::limits;
 
-use super::{Segment, SegmentBytes, Spool, SpoolError, sync_folder};
+use super::removal::give_back_room;
+use super::{Segment, SegmentBytes, Spool, SpoolError, room, sync_folder};
 
 /// Writes one timeline's log, in order, from the beginning of a segment.
 pub(crate) struct SpoolWriter {
@@ -21,6 +22,8 @@ pub(crate) struct SpoolWriter {
     next: Lsn,
     durable: Lsn,
     open: Option<Open>,
+    /// Room is made before the log comes.
+    makes_room: bool,
     /// A sync failed: nothing more counts as durable until the stream begins again.
     failed: bool,
 }
@@ -30,6 +33,8 @@ struct Open {
     segment: Segment,
     /// Bytes that the file has; those before the writer's position were received by it or compared.
     stored: u64,
+    /// The same with the zeros behind it.
+    room: u64,
 }
 
 impl SpoolWriter {
@@ -46,8 +51,15 @@ impl SpoolWriter {
             next: from.start,
             durable: from.start,
             open: None,
+            makes_room: false,
             failed: false,
         }
+    }
+
+    /// The same, for log that commits wait for: a sync is cheaper in a file that is long enough.
+    pub(crate) fn with_room(mut self) -> Self {
+        self.makes_room = true;
+        self
     }
 
     /// Returns the position that must come next.
@@ -136,10 +148,17 @@ impl SpoolWriter {
                 .saturating_add(u64::try_from(index).unwrap_or(0)));
             return self.replace(segment, at, part);
         }
+        let end = offset.saturating_add(length(part));
+        if self.makes_room {
+            // Where there is none left, the log itself may still find some.
+            let made = room::make(&open.file, open.room, end, self.size.get());
+            open.room = made.unwrap_or(open.room);
+        }
         // What is there already may be there in memory only, after a sync that failed: all is written.
         let written = open.file.write_all_at(part, offset);
         written.map_err(|error| self.spool.trouble("write", segment, self.size, error))?;
-        open.stored = open.stored.max(offset.saturating_add(length(part)));
+        open.stored = open.stored.max(end);
+        open.room = open.room.max(end);
         Ok(())
     }
 
@@ -159,6 +178,18 @@ impl SpoolWriter {
         self.spool.replace_file(&path, &whole)?;
         self.open = Some(self.spool.open_segment(segment, self.size)?);
         Ok(())
+    }
+}
+
+impl Drop for SpoolWriter {
+    /// Gives back the room that no log came for.
+    fn drop(&mut self) {
+        if let Some(open) = self.open.as_ref().filter(|open| open.room > open.stored)
+            && self.makes_room
+        {
+            // What stays are zeros, which nobody takes for log.
+            let _ = give_back_room(&open.file, open.stored);
+        }
     }
 }
 
@@ -192,16 +223,21 @@ impl Spool {
             }
             Err(error) => return Err(SpoolError::of("make", &path)(error)),
         };
-        let stored = file
-            .metadata()
-            .map_err(SpoolError::of("look at", &path))?
-            .len();
+        let room = file.metadata().map_err(SpoolError::of("look at", &path))?;
+        let room = room.len();
+        // Zeros at its end may be room that was made for what never came.
+        let stored = if room == size.get() {
+            room
+        } else {
+            room::end_of_content(&file, room).map_err(SpoolError::of("look at", &path))?
+        };
         let open = Open {
             file,
             segment,
             stored,
+            room,
         };
-        if stored > size.get() {
+        if room > size.get() {
             self.set_aside(segment, size)?;
             return self.open_segment(segment, size);
         }

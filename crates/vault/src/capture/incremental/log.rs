@@ -179,11 +179,14 @@ impl Capture {
         seen.next = None;
         while let Some(at) = seen.position().filter(|at| *at < to) {
             let segment = Segment::containing(timeline, at, cluster.segment_bytes);
-            let bytes = self.spooled(cluster, segment, at)?;
+            let spooled = self.spooled(cluster, segment, at)?;
+            // What lies behind may be room that no log came for yet.
+            let wanted = usize::try_from(to.since(at).0).unwrap_or(usize::MAX);
+            let bytes = spooled.get(..wanted).unwrap_or(&spooled);
             if bytes.is_empty() || seen.timeline != timeline {
                 return Ok(None);
             }
-            seen.feed(cluster, timeline, at, &bytes);
+            seen.feed(cluster, timeline, at, bytes);
         }
         Ok(seen.between(timeline, from, to).cloned())
     }
