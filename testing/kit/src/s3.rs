@@ -8,8 +8,10 @@ mod bucket;
 mod fault;
 mod raw;
 mod storage;
+mod tls;
 
 pub use bucket::StoredVersion;
 pub use fault::{Fault, S3Proxy};
 pub use raw::{Ask, Reply};
 pub use storage::ObjectStorage;
+pub use tls::S3Tls;

@@ -197,7 +197,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["holdfast-guard", "railway-stand-in"]),
     ("indicatif", &["holdfast", "rental"]),
     ("pg_raw_parse", &["holdfast-judge"]),
-    ("rcgen", &["holdfast-guard", "railway-stand-in"]),
+    (
+        "rcgen",
+        &["holdfast-guard", "holdfast-testing", "railway-stand-in"],
+    ),
     ("rpassword", &["holdfast"]),
     ("rusqlite", &["holdfast-store"]),
     ("ureq", &["holdfast-store"]),

@@ -6,6 +6,8 @@
 mod faults;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -219,7 +219,7 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 /// Reads a request whole; returns its first line as well.
-fn message(reader: &mut impl BufRead) -> io::Result<Option<(String, Vec<u8>)>> {
+pub(super) fn message(reader: &mut impl BufRead) -> io::Result<Option<(String, Vec<u8>)>> {
     let Some((bytes, length)) = head(reader)? else {
         return Ok(None);
     };
@@ -231,7 +231,7 @@ fn message(reader: &mut impl BufRead) -> io::Result<Option<(String, Vec<u8>)>> {
 }
 
 /// Reads an answer whole.
-fn answer(reader: &mut impl BufRead, without_body: bool) -> io::Result<Vec<u8>> {
+pub(super) fn answer(reader: &mut impl BufRead, without_body: bool) -> io::Result<Vec<u8>> {
     let Some((mut bytes, length)) = head(reader)? else {
         return Err(io::ErrorKind::UnexpectedEof.into());
     };
