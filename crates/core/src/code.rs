@@ -183,6 +183,7 @@ codes! {
     ZU353 "the repository belongs to another vault",
     ZU354 "the mark on a restore point cannot be set",
     ZU355 "files of the repository cannot be made immutable",
+    ZU356 "expiry has no key of its own",
 
     // guard: leases, holds and the PostgreSQL door
     ZH401 "too many holds are waiting",

@@ -306,10 +306,12 @@ pub struct ObjectStorageConfig {
     pub probe_access_key_id: Option<SecretRef>,
     /// That key.
     pub probe_secret_access_key: Option<SecretRef>,
+    /// The name of a key that may delete; `vault expire` alone uses it.
+    pub expire_access_key_id: Option<SecretRef>,
+    /// That key.
+    pub expire_secret_access_key: Option<SecretRef>,
     /// How the bucket is named in requests: `path` or `virtual-host`.
     pub addressing: Addressing,
-    /// Seconds that a new object is locked.
-    pub lock_s: u64,
     /// Permits requests without TLS to other machines.
     pub plain_http: bool,
     /// A certificate authority to trust instead of the system's, PEM.
@@ -349,6 +351,8 @@ pub struct Config {
     pub location: Location,
     /// A key that may delete from it, for the probe alone.
     pub probe: Option<CredentialSource>,
+    /// A key that may delete from it, for expiry alone.
+    pub expire: Option<CredentialSource>,
 }
 
 impl Config {
@@ -429,8 +433,10 @@ impl Config {
             raw.state_dir
                 .unwrap_or_else(|| PathBuf::from("holdfast-state")),
         );
-        let location = locate(&raw.vault, base, &state_dir).map_err(malformed)?;
-        let probe = storage::probe(&raw.vault.object_storage, base).map_err(malformed)?;
+        let location = locate(&raw.vault, base, &state_dir).map_err(&malformed)?;
+        let storage = &raw.vault.object_storage;
+        let probe = storage::probe(storage, base).map_err(&malformed)?;
+        let expire = storage::expire(storage, base).map_err(malformed)?;
         Ok(Self {
             file: file.to_owned(),
             base: base.to_owned(),
@@ -439,6 +445,7 @@ impl Config {
             vault: raw.vault,
             location,
             probe,
+            expire,
             sources: raw.source,
         })
     }
@@ -460,6 +467,15 @@ impl Config {
         self.location.clone()
     }
 
+    /// Returns the same place as expiry reaches it: with the key that may delete, if one is named.
+    pub fn expiring(&self) -> Location {
+        let mut location = self.location.clone();
+        if let (Location::S3(bucket), Some(expire)) = (&mut location, &self.expire) {
+            bucket.credentials = expire.clone();
+        }
+        location
+    }
+
     /// Returns guard's folder in the state.
     pub fn guard_dir(&self) -> PathBuf {
         self.state_dir.join("guard")
@@ -472,7 +488,7 @@ impl Config {
 }
 
 fn locate(vault: &VaultConfig, base: &Path, state: &Path) -> Result<Location, String> {
-    storage::location(&vault.repository, &vault.object_storage, (base, state))
+    storage::location(vault, (base, state))
 }
 
 /// TOML's errors draw the line over several lines; messages of ours are one line.
@@ -524,11 +540,15 @@ mod tests {
                 &format!("{keys}endpoint = \"http://s3.example.com\""),
                 "without TLS",
             ),
-            (&format!("{keys}lock_s = 0"), "would not be locked"),
+            (&format!("lock_for = \"0\"\n{keys}"), "would not be locked"),
             (&format!("{keys}lock = 1"), "unknown field"),
             (
                 &format!("{keys}probe_access_key_id = \"env:P\""),
                 "probe_secret_access_key` is missing",
+            ),
+            (
+                &format!("{keys}expire_secret_access_key = \"env:E\""),
+                "expire_access_key_id` is missing",
             ),
         ] {
             let error = with(more).unwrap_err().to_string();

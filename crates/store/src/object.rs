@@ -24,7 +24,7 @@ use crate::envelope::EnvelopeError;
 pub use directory::{DirectoryStore, WriterLock};
 pub use key::{KeyError, ObjectKey};
 pub use location::{Backend, Location};
-pub use marker::Marker;
+pub use marker::{MARKER, Marker};
 use s3::S3Error;
 pub use sealed::{Keys, Sealed};
 

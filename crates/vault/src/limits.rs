@@ -204,6 +204,8 @@ pub const COMMIT_SEGMENTS: usize = 8;
 
 /// How far the clocks and the newest times on record may disagree before nothing expires.
 pub const CLOCK_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// A clock may seem to go back by this much: storages tell whole seconds, and clocks are corrected.
+pub const CLOCK_GRAIN: Duration = Duration::from_secs(5);
 /// How long the repository may have been silent before nothing expires: a vault that runs is heard.
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// A time without any record that is longer than this may have been a jump of the clock.
@@ -234,8 +236,10 @@ pub const RECHECK_OBJECTS: usize = 256;
 pub const RECHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long heartbeats of writers are kept at least: longer than the clock guard looks back.
 pub const HEARTBEATS_KEPT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-/// The longest time between two looks at the locks of what unexpired points need.
-pub const LOCKS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// The longest time between two looks at the locks of what unexpired points need; each lists all names.
+pub const LOCKS_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
+/// The longest time to the next look when one failed or left something.
+pub const LOCKS_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// The most locks that are lengthened in one look; the rest follows with the next.
 pub const LOCKS_AT_ONCE: usize = 20_000;
 /// How many segments are looked through at once for a transaction or a name.

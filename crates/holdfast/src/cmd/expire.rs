@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use holdfast_core::ByteCount;
+use holdfast_core::{ByteCount, Code};
 use holdfast_store::ledger::Ledger;
-use holdfast_store::object::expire;
+use holdfast_store::object::{Location, expire};
 use holdfast_vault::limits::PLAN_BYTES;
 use holdfast_vault::retention::{
     ExpirePlan, Expiry, ExpiryError, Fate, SourcePlan, WhyGoes, WhyStays,
@@ -53,8 +53,8 @@ fn expiry(config: &Config) -> Result<Expiry, Failure> {
     let vault_ledger = Half::Vault.ledger(config);
     let vault_key = Half::Vault.public_key(config)?;
     Ok(Expiry {
-        backend: config.repository().open()?,
-        reader: vault::reader(config)?,
+        backend: config.expiring().open()?,
+        reader: vault::expiring_reader(config)?,
         rules: vault::rules(config),
         lock_for: config.vault.lock_for,
         ledger,
@@ -97,7 +97,7 @@ fn apply(config: &Config, expiry: &Expiry, path: &Path, output: Output) -> Done 
     let plan = read_plan(path)?;
     let goes = plan.goes();
     output.say(&format!("{} objects of {} go", goes.objects, goes.bytes));
-    let remover = expire::open(&config.repository())?;
+    let remover = expire::open(&removing(config)?)?;
     let report = expiry.apply(&plan, remover.as_ref())?;
     output.result(&report, || {
         let mut text = format!(
@@ -113,6 +113,31 @@ fn apply(config: &Config, expiry: &Expiry, path: &Path, output: Output) -> Done 
         text
     });
     Ok(())
+}
+
+/// Returns the place with the key that may delete, which is never the vault's own.
+fn removing(config: &Config) -> Result<Location, Failure> {
+    let Location::S3(bucket) = config.repository() else {
+        return Ok(config.repository());
+    };
+    let refused = |what: &str| {
+        Failure::new(
+            Code::ZU356,
+            format!("{what}; nothing was removed"),
+            "name a key that may delete as `expire_access_key_id` and `expire_secret_access_key` in \
+             `[vault.object_storage]`; docs/retention.md has its rights",
+        )
+    };
+    let Some(expire) = &config.expire else {
+        return Err(refused("expiry has no key of its own"));
+    };
+    // Where the vault's own cannot be read it is another account's, which is as it should be.
+    if let (Ok(own), Ok(other)) = (bucket.credentials.read(), expire.read())
+        && own.access_key_id == other.access_key_id
+    {
+        return Err(refused("the key of expiry is the vault's own"));
+    }
+    Ok(config.expiring())
 }
 
 fn read_plan(path: &Path) -> Result<ExpirePlan, Failure> {

@@ -1,7 +1,6 @@
 //! From what the file says of an object storage to a location that can be opened.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use holdfast_core::ErrorChain;
 use holdfast_store::object::s3::{
@@ -9,20 +8,22 @@ use holdfast_store::object::s3::{
 };
 use holdfast_store::object::{Location, Promise};
 
-use super::{ObjectStorageConfig, SecretRef};
+use holdfast_vault::retention::Span;
+
+use super::{ObjectStorageConfig, SecretRef, VaultConfig};
 
 /// Returns where the repository is: a bucket, or a directory below `state`.
 ///
 /// # Errors
 /// What is wrong with what the file says.
 pub(super) fn location(
-    repository: &str,
-    storage: &ObjectStorageConfig,
+    vault: &VaultConfig,
     (base, state): (&Path, &Path),
 ) -> Result<Location, String> {
-    let Some(bucket) = BucketPath::parse(repository) else {
-        return Ok(state.join(PathBuf::from(repository)).into());
+    let Some(bucket) = BucketPath::parse(&vault.repository) else {
+        return Ok(state.join(PathBuf::from(&vault.repository)).into());
     };
+    let storage = &vault.object_storage;
     let plain = match storage.plain_http {
         true => PlainHttp::Anywhere,
         false => PlainHttp::LoopbackOnly,
@@ -40,8 +41,8 @@ pub(super) fn location(
         }
         None => None,
     };
-    if storage.lock_s == 0 {
-        return Err("`lock_s` is 0: what is stored would not be locked".to_owned());
+    if vault.lock_for == Span::ZERO {
+        return Err("`lock_for` is 0: what is stored would not be locked".to_owned());
     }
     Ok(Location::S3(Box::new(S3Location {
         endpoint: endpoint.map_err(told)?,
@@ -49,7 +50,7 @@ pub(super) fn location(
         bucket: bucket.map_err(told)?,
         addressing: storage.addressing,
         credentials: credentials(storage, base)?,
-        lock: Duration::from_secs(storage.lock_s),
+        lock: vault.lock_for.0,
         authority_pem,
         timing: Timing::default(),
         promise: Promise::Advisory {
@@ -72,16 +73,40 @@ pub(super) fn probe(
     storage: &ObjectStorageConfig,
     base: &Path,
 ) -> Result<Option<CredentialSource>, String> {
-    let (id, secret) = (
+    let pair = (
         storage.probe_access_key_id.as_ref(),
         storage.probe_secret_access_key.as_ref(),
     );
+    let names = ("probe_access_key_id", "probe_secret_access_key");
+    pair_of(pair, names, base)
+}
+
+/// Returns the key that expiry uses instead of the vault's own, if one is named.
+///
+/// # Errors
+/// When only a part of it is named.
+pub(super) fn expire(
+    storage: &ObjectStorageConfig,
+    base: &Path,
+) -> Result<Option<CredentialSource>, String> {
+    let pair = (
+        storage.expire_access_key_id.as_ref(),
+        storage.expire_secret_access_key.as_ref(),
+    );
+    let names = ("expire_access_key_id", "expire_secret_access_key");
+    pair_of(pair, names, base)
+}
+
+fn pair_of(
+    (id, secret): (Option<&SecretRef>, Option<&SecretRef>),
+    names: (&str, &str),
+    base: &Path,
+) -> Result<Option<CredentialSource>, String> {
     if id.is_none() && secret.is_none() {
         return Ok(None);
     }
-    let id = needed(id, "probe_access_key_id")?;
-    let secret = needed(secret, "probe_secret_access_key")?;
-    Ok(Some(source((id, secret), None, base)))
+    let pair = (needed(id, names.0)?, needed(secret, names.1)?);
+    Ok(Some(source(pair, None, base)))
 }
 
 fn needed(reference: Option<&SecretRef>, key: &str) -> Result<SecretRef, String> {
@@ -123,8 +148,9 @@ impl Default for ObjectStorageConfig {
             session_token: None,
             probe_access_key_id: None,
             probe_secret_access_key: None,
+            expire_access_key_id: None,
+            expire_secret_access_key: None,
             addressing: Addressing::Path,
-            lock_s: 30 * 24 * 3600,
             plain_http: false,
             ca_file: None,
         }

@@ -138,17 +138,14 @@ pub fn rules(config: &Config) -> BTreeMap<SourceName, KeepRules> {
         .collect()
 }
 
-/// Opens the repository for reading.
+/// Opens the repository for reading, as expiry reaches it.
 ///
 /// # Errors
 /// When there is none, or no public key of the vault.
-pub fn reader(config: &Config) -> Result<Reader, Failure> {
+pub fn expiring_reader(config: &Config) -> Result<Reader, Failure> {
     let place = place(config)?;
-    Ok(Reader::open(
-        &place.repository,
-        place.vault_key,
-        &place.keys,
-    )?)
+    let location = config.expiring();
+    Ok(Reader::open(&location, place.vault_key, &place.keys)?)
 }
 
 /// Returns what the vault is told about directories.

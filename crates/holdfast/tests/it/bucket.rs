@@ -54,7 +54,7 @@ impl Scene {
         let table = format!(
             "[vault]\nrepository = \"s3://{bucket}/vault\"\n{more}\n[vault.object_storage]\n\
              endpoint = \"http://{address}\"\naccess_key_id = \"file:key-id\"\n\
-             secret_access_key = \"file:key\"\nlock_s = 3600\n\
+             secret_access_key = \"file:key\"\n\
              probe_access_key_id = \"env:PROBE_ID\"\nprobe_secret_access_key = \"env:PROBE_KEY\"\n"
         );
         std::fs::write(&toml, format!("{text}{table}")).unwrap();

@@ -12,6 +12,8 @@
 
 #[cfg(target_os = "linux")]
 mod bucket;
+#[cfg(target_os = "linux")]
+mod bucket_writer;
 mod cli;
 mod desk;
 mod keys;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::{Code, Coded, Timestamp};
 
-use super::{ObjectError, ObjectStore};
+use super::{ObjectError, ObjectKey, ObjectStore};
 use record::{Beat, Claim, Records};
 
 pub use identity::WriterIdentity;
@@ -287,6 +287,14 @@ impl Fence {
     /// Returns the epoch.
     pub fn epoch(&self) -> u64 {
         self.shared.claim.epoch
+    }
+
+    /// Returns the object that claims the epoch: without it nobody could say who writes.
+    ///
+    /// # Errors
+    /// Never for an epoch that was claimed.
+    pub fn claim_key(&self) -> Result<ObjectKey, ObjectError> {
+        self.shared.claim.key()
     }
 
     /// Tells whether a newer epoch was seen; nothing is written any more then.

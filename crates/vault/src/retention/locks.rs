@@ -1,14 +1,14 @@
 //! Lengthening locks: as long as an unexpired point needs an object, its lock never runs out.
 //!
 //! A lock is lengthened when less than half of the window is left of it, to a whole window from now; so
-//! an object costs two requests a window, however many points need it, and what no point needs any more
+//! an object is locked twice a window, however many points need it, and what no point needs any more
 //! runs out by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_core::{ErrorChain, SourceName, Timestamp};
-use holdfast_store::object::{ObjectError, ObjectKey, ObjectStore, Promise};
+use holdfast_store::object::{MARKER, ObjectError, ObjectKey, ObjectStore, Promise};
 use serde::{Deserialize, Serialize};
 
 use super::clock::AgreedTime;
@@ -16,6 +16,7 @@ use super::inventory::{Inventory, needed};
 use super::objects::{Begun, Known, ObjectPlan, WhyStays};
 use super::points::judge;
 use super::rules::{KeepRules, Span};
+use super::window::WINDOW_FOLDER;
 use crate::limits;
 use crate::repository::{Reader, RepositoryError};
 
@@ -24,6 +25,8 @@ pub struct LockKeeper {
     reader: Reader,
     rules: BTreeMap<SourceName, KeepRules>,
     lock_for: Span,
+    /// What belongs to no source and must stay as well, such as the claim of the writer.
+    beside: BTreeSet<ObjectKey>,
     /// Until when objects are locked, as far as it was asked or set.
     known: BTreeMap<ObjectKey, Timestamp>,
 }
@@ -43,17 +46,19 @@ pub struct LockReport {
     pub left: u64,
     /// Objects that refused, or whose source could not be read.
     pub failed: u64,
-    /// Requests a month to keep this many objects locked.
+    /// Requests a month to keep this many objects locked: one that looks and one that locks, each time.
     pub requests_per_month: u64,
     /// What they cost in dollars at the list price of the most used storage, 0 for a directory.
     pub dollars_per_month: f64,
 }
 
-/// Dollars for a request that writes; reading ones cost less than a tenth of it.
+/// Dollars for the request that lengthens a lock.
 ///
 /// # Source
 /// <https://aws.amazon.com/s3/pricing/>, S3 Standard, us-east-1: $0.005 per 1000 PUT, COPY, POST, LIST.
-const DOLLARS_PER_REQUEST: f64 = 0.000_005;
+const DOLLARS_TO_LOCK: f64 = 0.000_005;
+/// Dollars for the look at it before; same source, $0.0004 per 1000 GET, SELECT and all others.
+const DOLLARS_TO_LOOK: f64 = 0.000_000_4;
 /// A month, for what is told per month.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -65,15 +70,25 @@ impl LockKeeper {
             reader,
             rules,
             lock_for,
+            beside: BTreeSet::new(),
             known: BTreeMap::new(),
         }
     }
 
-    /// Returns the time from one look to the next: several fall into half a window.
-    pub fn every(&self) -> Duration {
-        limits::LOCKS_EVERY
-            .min(self.lock_for.0 / 8)
-            .max(Duration::from_secs(1))
+    /// Keeps this object's lock as well, as long as it looks.
+    #[must_use]
+    pub fn beside(mut self, key: ObjectKey) -> Self {
+        self.beside.insert(key);
+        self
+    }
+
+    /// Returns the time to the next look: several fall into half a window, more if one left something.
+    pub fn wait(&self, left: Option<&LockReport>) -> Duration {
+        let most = match left {
+            Some(report) if report.left == 0 && report.failed == 0 => limits::LOCKS_EVERY,
+            Some(_) | None => limits::LOCKS_AGAIN,
+        };
+        most.min(self.lock_for.0 / 8).max(Duration::from_secs(1))
     }
 
     /// Looks at every object that an unexpired point needs, and lengthens the locks that need it.
@@ -89,7 +104,10 @@ impl LockKeeper {
             return Ok(report);
         }
         let now = store.now()?;
-        let mut needed = BTreeSet::new();
+        let mut needed = self.beside.clone();
+        // Without the marker nothing is a repository, and without the windows one could shrink.
+        needed.extend(MARKER.parse::<ObjectKey>());
+        needed.extend(store.list(WINDOW_FOLDER)?.into_iter().map(|(key, _)| key));
         for source in self.reader.sources()? {
             match self.needed(&source, now) {
                 Ok(keys) => needed.extend(keys),
@@ -188,11 +206,12 @@ impl LockKeeper {
     }
 
     fn tell_cost(&self, store: &dyn ObjectStore, report: &mut LockReport) {
-        let windows = (MONTH.as_secs() / self.lock_for.0.as_secs().max(1)).max(1);
-        report.requests_per_month = report.objects.saturating_mul(2).saturating_mul(windows);
+        let half_windows = (2 * MONTH.as_secs() / self.lock_for.0.as_secs().max(1)).max(1);
+        let lengthened = report.objects.saturating_mul(half_windows);
+        report.requests_per_month = lengthened.saturating_mul(2);
         if let Promise::Compliance = store.promise() {
-            let requests = u32::try_from(report.requests_per_month).unwrap_or(u32::MAX);
-            report.dollars_per_month = f64::from(requests) * DOLLARS_PER_REQUEST;
+            let lengthened = u32::try_from(lengthened).unwrap_or(u32::MAX);
+            report.dollars_per_month = f64::from(lengthened) * (DOLLARS_TO_LOCK + DOLLARS_TO_LOOK);
         }
     }
 }

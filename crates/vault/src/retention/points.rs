@@ -183,7 +183,9 @@ fn kept_by(
         return Some(Rule::All);
     }
     Rule::THINNING.into_iter().find(|rule| {
-        firsts.contains(&(*rule, point.point.clone()))
+        // A rule of no time keeps nothing, also in the stretch that has not ended yet.
+        !rule.span(rules).is_zero()
+            && firsts.contains(&(*rule, point.point.clone()))
             && !is_older(rule.bucket_end(point.ended), rule.span(rules), now)
     })
 }

@@ -107,18 +107,23 @@ impl Vault {
     pub(super) async fn keep_locked(self, stop: CancellationToken) {
         let shared = &self.shared;
         let retention = &shared.config.retention;
-        if retention.lock_for == Span::ZERO || shared.repository.fence().is_none() {
+        let Some(fence) = shared.repository.fence() else {
+            return;
+        };
+        if retention.lock_for == Span::ZERO {
             return;
         }
         let reader = shared.repository.reader().clone();
         let mut keeper = LockKeeper::new(reader, retention.rules.clone(), retention.lock_for);
+        if let Ok(claim) = fence.claim_key() {
+            keeper = keeper.beside(claim);
+        }
         let mut wait = limits::LOCKS_FIRST;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            wait = keeper.every();
             let store = shared.repository.store().clone();
             let looked = tokio::task::spawn_blocking(move || {
                 let report = keeper.look(store.as_ref());
@@ -131,6 +136,7 @@ impl Vault {
                 return;
             };
             keeper = again;
+            wait = keeper.wait(report.as_ref().ok());
             match report {
                 Ok(report) => self.tell_locks(report),
                 Err(error) => {

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -48,29 +49,9 @@ impl Bucket {
 
     fn location(&self) -> Location {
         let key_id = Arc::clone(&self.key_id);
-        let endpoint = format!("http://{}", self.proxy.address());
-        let bucket = BucketPath::parse(&format!("s3://{}/vault", self.name));
-        Location::S3(Box::new(S3Location {
-            endpoint: Endpoint::parse(&endpoint, PlainHttp::LoopbackOnly).unwrap(),
-            region: "us-east-1".to_owned(),
-            bucket: bucket.unwrap().unwrap(),
-            addressing: Addressing::Path,
-            credentials: CredentialSource::new(move || {
-                Ok(Credentials {
-                    access_key_id: key_id.lock().unwrap().clone(),
-                    secret_access_key: Secret::new(ObjectStorage::SECRET),
-                    session_token: None,
-                })
-            }),
-            lock: Duration::from_secs(3600),
-            authority_pem: None,
-            timing: Timing {
-                request: Duration::from_secs(1),
-                tries: 3,
-                pause: Duration::from_millis(10),
-            },
-            promise: Promise::Compliance,
-        }))
+        let key = move || key_id.lock().unwrap().clone();
+        let lock = Duration::from_secs(3600);
+        location(self.proxy.address(), &self.name, key, lock)
     }
 
     fn scene(&self) -> Scene {
@@ -87,6 +68,38 @@ impl Bucket {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// A repository in a bucket that is reached at an address, with a key whose secret is that of all.
+pub fn location(
+    address: SocketAddr,
+    bucket: &str,
+    key: impl Fn() -> String + Send + Sync + 'static,
+    lock: Duration,
+) -> Location {
+    let endpoint = format!("http://{address}");
+    let bucket = BucketPath::parse(&format!("s3://{bucket}/vault"));
+    Location::S3(Box::new(S3Location {
+        endpoint: Endpoint::parse(&endpoint, PlainHttp::LoopbackOnly).unwrap(),
+        region: "us-east-1".to_owned(),
+        bucket: bucket.unwrap().unwrap(),
+        addressing: Addressing::Path,
+        credentials: CredentialSource::new(move || {
+            Ok(Credentials {
+                access_key_id: key(),
+                secret_access_key: Secret::new(ObjectStorage::SECRET),
+                session_token: None,
+            })
+        }),
+        lock,
+        authority_pem: None,
+        timing: Timing {
+            request: Duration::from_secs(1),
+            tries: 3,
+            pause: Duration::from_millis(10),
+        },
+        promise: Promise::Compliance,
+    }))
 }
 
 fn answer(status: u16, code: &'static str) -> Fault {

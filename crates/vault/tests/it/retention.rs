@@ -1,5 +1,8 @@
-//! Retention on a real directory: what is kept comes back byte for byte, what goes goes once.
+//! Retention on a real directory and in a real bucket: what is kept comes back byte for byte, what goes
+//! goes once.
 
+#[cfg(target_os = "linux")]
+mod bucket;
 mod expire;
 mod locks;
 
@@ -81,15 +84,21 @@ impl Backend for Clocked {
 /// What a point must bring back.
 type Content = BTreeMap<String, Vec<u8>>;
 
+/// A source of files, and what each of its points must bring back.
+#[derive(Default)]
+pub struct Files {
+    content: Content,
+    points: Vec<(PointId, Content)>,
+    seed: u8,
+}
+
 /// A source of files and its repository, with a clock that the test owns.
 pub struct Scene {
     folder: tempfile::TempDir,
     now: Arc<AtomicI64>,
     store: Arc<Clocked>,
     repository: Repository,
-    content: Content,
-    points: Vec<(PointId, Content)>,
-    seed: u8,
+    files: Files,
 }
 
 impl Scene {
@@ -118,9 +127,7 @@ impl Scene {
             now,
             store,
             repository,
-            content: Content::new(),
-            points: Vec::new(),
-            seed: 0,
+            files: Files::default(),
         }
     }
 
@@ -129,7 +136,7 @@ impl Scene {
     }
 
     pub fn source(&self) -> SourceName {
-        "files".parse().unwrap()
+        source()
     }
 
     pub fn pass(&self, time: Duration) {
@@ -141,16 +148,55 @@ impl Scene {
         Reader::over(self.store.clone(), key().verifying_key())
     }
 
-    /// Changes a part of one file, writes another one anew, and makes a point of it on the newest one.
     pub fn point(&mut self) -> PointId {
+        self.files.point(&self.repository)
+    }
+
+    /// Reads every point that is there, whole, with nothing kept in memory from before.
+    pub fn check(&self) -> Vec<PointId> {
+        self.files.check(&self.reader())
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        let folder = self.folder.path().join("retention");
+        let now = Timestamp(self.now.load(Ordering::Relaxed));
+        Ledger::open(&folder, SigningKey::from_bytes(&[9; 32]), now).unwrap()
+    }
+
+    pub fn expiry(&self, rules: KeepRules) -> Expiry {
+        Expiry {
+            backend: self.store.clone(),
+            reader: self.reader(),
+            rules: BTreeMap::from([(self.source(), rules)]),
+            lock_for: Span::ZERO,
+            ledger: self.ledger(),
+            vault_ledger: None,
+            clock: clock(&self.now),
+        }
+    }
+
+    pub fn remover(&self) -> Box<dyn Expire> {
+        holdfast_store::object::expire::open(&Location::Directory(self.root())).unwrap()
+    }
+
+    /// Returns the names of all objects.
+    pub fn objects(&self) -> Vec<ObjectKey> {
+        let listed = self.store.list("").unwrap();
+        listed.into_iter().map(|(key, _)| key).collect()
+    }
+}
+
+impl Files {
+    /// Changes a part of one file, writes another one anew, and makes a point of it on the newest one.
+    pub fn point(&mut self, repository: &Repository) -> PointId {
         self.seed = self.seed.wrapping_add(1);
         let seed = self.seed;
         let start = PointStart {
-            source: self.source(),
+            source: source(),
             engine: EngineStart::Directory,
             parent: self.points.last().map(|(point, _)| point.clone()),
         };
-        let mut writer = self.repository.begin_point(start).unwrap();
+        let mut writer = repository.begin_point(start).unwrap();
         let entry = |path: &str, size: usize| FileEntry {
             path: path.to_owned(),
             kind: FileKind::File {
@@ -191,12 +237,11 @@ impl Scene {
         point
     }
 
-    /// Reads every point that is there, whole, with nothing kept in memory from before.
-    pub fn check(&self) -> Vec<PointId> {
-        let reader = self.reader();
+    /// Reads every point that is there, whole.
+    pub fn check(&self, reader: &Reader) -> Vec<PointId> {
         let mut found = Vec::new();
-        for summary in reader.points(&self.source()).unwrap() {
-            let point = reader.point(&self.source(), &summary.point).unwrap();
+        for summary in reader.points(&source()).unwrap() {
+            let point = reader.point(&source(), &summary.point).unwrap();
             let known = self.points.iter().find(|(id, _)| *id == summary.point);
             let (id, content) = known.unwrap();
             for (path, bytes) in content {
@@ -207,34 +252,10 @@ impl Scene {
         }
         found
     }
+}
 
-    pub fn ledger(&self) -> Ledger {
-        let folder = self.folder.path().join("retention");
-        let now = Timestamp(self.now.load(Ordering::Relaxed));
-        Ledger::open(&folder, SigningKey::from_bytes(&[9; 32]), now).unwrap()
-    }
-
-    pub fn expiry(&self, rules: KeepRules) -> Expiry {
-        Expiry {
-            backend: self.store.clone(),
-            reader: self.reader(),
-            rules: BTreeMap::from([(self.source(), rules)]),
-            lock_for: Span::ZERO,
-            ledger: self.ledger(),
-            vault_ledger: None,
-            clock: clock(&self.now),
-        }
-    }
-
-    pub fn remover(&self) -> Box<dyn Expire> {
-        holdfast_store::object::expire::open(&Location::Directory(self.root())).unwrap()
-    }
-
-    /// Returns the names of all objects.
-    pub fn objects(&self) -> Vec<ObjectKey> {
-        let listed = self.store.list("").unwrap();
-        listed.into_iter().map(|(key, _)| key).collect()
-    }
+pub fn source() -> SourceName {
+    "files".parse().unwrap()
 }
 
 pub fn clock(now: &Arc<AtomicI64>) -> Clock {

@@ -45,18 +45,22 @@ impl ObjectStorage {
         Ok(name)
     }
 
-    /// Gives the guest the rights on a bucket that a vault needs, and no others.
+    /// Gives the guest the rights on a bucket that a vault needs, the account of expiry those that expiry
+    /// needs, and no others.
     ///
     /// # Errors
     /// When the storage refuses.
     pub fn grant_least(&self, bucket: &str) -> Result<()> {
-        let guest = Self::GUEST_ARN;
+        let (guest, expiry) = (Self::GUEST_ARN, Self::EXPIRY_ARN);
         let policy = format!(
             r#"{{"Version":"2012-10-17","Statement":[
-            {{"Effect":"Allow","Principal":{{"AWS":["{guest}"]}},
+            {{"Effect":"Allow","Principal":{{"AWS":["{guest}","{expiry}"]}},
               "Action":["s3:ListBucket","s3:ListBucketVersions"],"Resource":["arn:aws:s3:::{bucket}"]}},
             {{"Effect":"Allow","Principal":{{"AWS":["{guest}"]}},
               "Action":["s3:PutObject","s3:GetObject","s3:GetObjectVersion","s3:PutObjectRetention","s3:GetObjectRetention"],
+              "Resource":["arn:aws:s3:::{bucket}/*"]}},
+            {{"Effect":"Allow","Principal":{{"AWS":["{expiry}"]}},
+              "Action":["s3:GetObject","s3:GetObjectVersion","s3:GetObjectRetention","s3:DeleteObjectVersion"],
               "Resource":["arn:aws:s3:::{bucket}/*"]}}]}}"#
         );
         let put = self.ask(&Ask {
@@ -163,7 +167,7 @@ impl ObjectStorage {
                 format!("versionId={}", version.id),
                 format!("retention=&versionId={}", version.id),
             );
-            for key in [Self::GUEST, Self::OWNER] {
+            for key in [Self::GUEST, Self::EXPIRY, Self::OWNER] {
                 for headers in [&[][..], bypass] {
                     let ask = Ask {
                         key,

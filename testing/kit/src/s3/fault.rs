@@ -23,6 +23,8 @@ pub enum Fault {
     CutAfterSuccess,
     /// The connection is closed before it reaches the storage.
     CutBefore,
+    /// It is performed; the answer says that it is this many seconds later, or earlier.
+    Clock(i64),
     /// It is performed; the answer comes one byte at a time, with this pause between two.
     Drip(Duration),
     /// It is performed this much later, and answered.
@@ -211,6 +213,7 @@ fn serve(client: TcpStream, shared: &Shared) -> io::Result<()> {
                 client.write_all(answer.get(..kept).unwrap_or(&answer))?;
                 return client.shutdown(Shutdown::Both);
             }
+            Some(Fault::Clock(seconds)) => client.write_all(&dated(&answer, seconds)?)?,
             Some(Fault::Shorten(bytes)) => client.write_all(&shortened(&answer, bytes))?,
             _ => client.write_all(&answer)?,
         }
@@ -294,6 +297,31 @@ fn head(reader: &mut impl BufRead) -> io::Result<Option<(Vec<u8>, Option<u64>)>>
 fn head_bytes(answer: &[u8]) -> usize {
     let ends = answer.windows(4).position(|four| four == b"\r\n\r\n");
     ends.map_or(answer.len(), |at| at.saturating_add(4))
+}
+
+/// Moves the date of an answer.
+fn dated(answer: &[u8], by_seconds: i64) -> io::Result<Vec<u8>> {
+    let (head, body) = answer.split_at(head_bytes(answer));
+    let mut moved = String::new();
+    for line in String::from_utf8_lossy(head).lines() {
+        let line = match line.to_ascii_lowercase().starts_with("date:") {
+            true => {
+                let date = line.split_once(':').map_or("", |(_, date)| date.trim());
+                let date = httpdate::parse_http_date(date).map_err(io::Error::other)?;
+                let by = Duration::from_secs(by_seconds.unsigned_abs());
+                let date = match by_seconds < 0 {
+                    true => date.checked_sub(by),
+                    false => date.checked_add(by),
+                };
+                let date = date.ok_or(io::ErrorKind::InvalidInput)?;
+                format!("date: {}", httpdate::fmt_http_date(date))
+            }
+            false => line.to_owned(),
+        };
+        moved.push_str(&line);
+        moved.push_str("\r\n");
+    }
+    Ok([moved.as_bytes(), body].concat())
 }
 
 fn shortened(answer: &[u8], by: usize) -> Vec<u8> {

@@ -1,7 +1,7 @@
 # Starts one monitor, one storage daemon in memory and one gateway on 127.0.0.1, and ends them with
-# the process that is named last: start.sh FOLDER MONITOR-PORT GATEWAY-PORT RUNNER OWNER GUEST SECRET
+# the process that is named last: start.sh FOLDER MONITOR-PORT GATEWAY-PORT RUNNER OWNER GUEST EXPIRY SECRET
 set -u
-D=$1 MON=$2 RGW=$3 RUNNER=$4 OWNER=$5 GUEST=$6 SECRET=$7
+D=$1 MON=$2 RGW=$3 RUNNER=$4 OWNER=$5 GUEST=$6 EXPIRY=$7 SECRET=$8
 PIDS=''
 end() {
   # shellcheck disable=SC2086 # a list of numbers
@@ -79,7 +79,7 @@ C="-c $D/ceph.conf"
   PIDS="$PIDS $!"
   radosgw $C -n client.rgw -f >"$D/rgw.out" 2>&1 &
   PIDS="$PIDS $!"
-  for user in "owner $OWNER" "guest $GUEST"; do
+  for user in "owner $OWNER" "guest $GUEST" "expiry $EXPIRY"; do
     set -- $user
     timeout 60 radosgw-admin $C -n client.admin user create --uid="$1" --display-name="$1" \
       --access-key="$2" --secret-key="$SECRET" >/dev/null || fail "make the account $1"

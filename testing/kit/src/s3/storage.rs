@@ -25,10 +25,14 @@ impl ObjectStorage {
     pub const OWNER: &'static str = "OWNER";
     /// The access key of the account that tests give rights by bucket policies.
     pub const GUEST: &'static str = "GUEST";
-    /// The secret of both.
+    /// The access key of the account that tests let remove what has expired.
+    pub const EXPIRY: &'static str = "EXPIRY";
+    /// The secret of all.
     pub const SECRET: &'static str = "not-a-secret-outside-of-tests";
     /// The name by which a policy knows the guest.
     pub const GUEST_ARN: &'static str = "arn:aws:iam:::user/guest";
+    /// The name by which a policy knows the account of expiry.
+    pub const EXPIRY_ARN: &'static str = "arn:aws:iam:::user/expiry";
 
     /// Returns the storage of this test run, and starts it if nobody has.
     ///
@@ -89,6 +93,7 @@ fn start(folder: &Path, runner: i32) -> Result<u16> {
         .args([
             ObjectStorage::OWNER,
             ObjectStorage::GUEST,
+            ObjectStorage::EXPIRY,
             ObjectStorage::SECRET,
         ])
         .stdin(Stdio::null())

@@ -119,7 +119,7 @@ fn a_point_that_is_made_while_others_expire_is_whole() {
     });
     expiry.apply(&plan, &disturbed).unwrap();
     let scene = scene.lock().unwrap();
-    let (newest, _) = scene.points.last().unwrap();
+    let (newest, _) = scene.files.points.last().unwrap();
     assert_eq!(scene.check().last(), Some(newest));
 }
 

@@ -23,7 +23,8 @@ fn a_lock_costs_two_requests_a_window_however_many_points_need_it() {
     let mut keeper = LockKeeper::new(scene.reader(), rules, window);
     requests(&scene);
     let first = keeper.look(scene.store.as_ref()).unwrap();
-    let objects = u64::try_from(scene.objects().len()).unwrap();
+    // And the marker of the repository.
+    let objects = u64::try_from(scene.objects().len()).unwrap() + 1;
     assert_eq!(
         (first.objects, first.asked, first.lengthened),
         (objects, objects, objects)
@@ -40,7 +41,7 @@ fn a_lock_costs_two_requests_a_window_however_many_points_need_it() {
     scene.pass(9 * HOUR);
     let second = keeper.look(scene.store.as_ref()).unwrap();
     assert_eq!((second.asked, second.lengthened), (0, objects));
-    assert_eq!(second.requests_per_month, objects * 2 * 7);
+    assert_eq!(second.requests_per_month, objects * 2 * 15);
     // A process that begins anew asks once for each, and lengthens nothing.
     let rules = BTreeMap::from([(scene.source(), super::rules())]);
     let mut other = LockKeeper::new(scene.reader(), rules, window);
