@@ -58,6 +58,13 @@ impl Key {
 
 /// Tries the keys on everything that can be brought back.
 fn check(reading: &Reading, output: Output) -> Done {
+    if !reading.place.keys.can_open() {
+        return Err(Failure::new(
+            Code::ZU605,
+            "there is no key to try: this machine has none of the vault's",
+            "give the recovery key with --recovery-key FILE",
+        ));
+    }
     let found = openable(&reading.place)?;
     output.result(&found, || found_text(&found));
     let refused: Vec<&Refused> = found.iter().flat_map(|one| &one.refused).collect();

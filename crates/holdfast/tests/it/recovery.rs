@@ -136,6 +136,9 @@ async fn with_the_recovery_key_and_the_repository_alone_everything_comes_back() 
     assert_eq!(checked[0]["refused"], serde_json::json!([]), "{checked}");
     assert_eq!(restored(&there, &source, "both.key", "again").await, 2000);
 
+    let none = ["vault", "key", "check", "--repository", "copy"];
+    there.run(&none).refused(2, &["ZU605", "--recovery-key"]);
+
     // A key of somebody else, and one that others can read.
     let other = Desk::init("recovery-other");
     let strange = std::fs::read_to_string(other.join(RECOVERY_KEY)).unwrap();
