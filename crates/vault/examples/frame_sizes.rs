@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use holdfast_store::envelope::CHUNK_BYTES;
+use zstd::zstd_safe::CParameter;
 
 const PAGE: usize = 8192;
 /// Bytes that are compressed of each directory at most.
@@ -48,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                         frame,
                         level,
                         has_dictionary: false,
+                        tables: None,
                     },
                 )?;
             }
@@ -58,8 +60,23 @@ fn main() -> Result<(), Box<dyn Error>> {
                     frame: PAGE,
                     level,
                     has_dictionary: true,
+                    tables: None,
                 },
             )?;
+        }
+        for tables in [(13, 13), (13, 12), (12, 12), (12, 11)] {
+            for frame in [8 * PAGE, 16 * PAGE, 32 * PAGE] {
+                measure(
+                    &name,
+                    &files,
+                    Shape {
+                        frame,
+                        level: 3,
+                        has_dictionary: false,
+                        tables: Some(tables),
+                    },
+                )?;
+            }
         }
     }
     Ok(())
@@ -69,6 +86,17 @@ struct Shape {
     frame: usize,
     level: i32,
     has_dictionary: bool,
+    /// Binary logarithms of the entries of the tables for long and for short matches, if not zstd's own.
+    tables: Option<(u32, u32)>,
+}
+
+impl Shape {
+    fn level(&self) -> String {
+        match self.tables {
+            Some((long, short)) => format!("{}, tables 2^{long} and 2^{short}", self.level),
+            None => self.level.to_string(),
+        }
+    }
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
@@ -101,6 +129,10 @@ fn measure(name: &str, files: &[Vec<u8>], shape: Shape) -> Result<(), Box<dyn Er
         };
         let mut compressor = zstd::bulk::Compressor::with_dictionary(shape.level, &dictionary)?;
         compressor.include_checksum(true)?;
+        if let Some((long, short)) = shape.tables {
+            compressor.set_parameter(CParameter::HashLog(long))?;
+            compressor.set_parameter(CParameter::ChainLog(short))?;
+        }
         let began = Instant::now();
         let frames = content
             .chunks(shape.frame)
@@ -127,7 +159,7 @@ fn measure(name: &str, files: &[Vec<u8>], shape: Shape) -> Result<(), Box<dyn Er
         } else {
             ""
         },
-        shape.level,
+        shape.level(),
         float(raw) / float(stored),
         float(raw) / seconds / 1e6,
     );

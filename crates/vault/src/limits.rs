@@ -104,10 +104,10 @@ pub const SOURCE_FILES: usize = 2_000_000;
 
 /// Bytes of a page of PostgreSQL's; no frame begins or ends within one.
 pub const PAGE_BYTES: u64 = 8192;
-/// Bytes of files in one frame of the repository: 8 pages.
-pub const FRAME_BYTES: usize = 64 * 1024;
+/// Bytes of files in one frame of the repository: 16 pages.
+pub const FRAME_BYTES: usize = 128 * 1024;
 /// The same, as the format counts it.
-pub const FRAME_BYTES_U32: u32 = 64 * 1024;
+pub const FRAME_BYTES_U32: u32 = 128 * 1024;
 /// The most that a frame of any version may hold.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// The most that a frame of format 1 holds.
@@ -154,8 +154,10 @@ pub const STORE_THREADS: usize = 2;
 pub const FRAMES_WAITING: usize = 16;
 /// zstd's level for everything in the repository.
 pub const ZSTD_LEVEL: i32 = 3;
-/// Binary logarithm of the entries of the tables that frames are compressed with.
-pub const ZSTD_TABLE_LOG: u32 = 13;
+/// Binary logarithm of the entries of the table in which frames look for long matches.
+pub const ZSTD_LONG_TABLE_LOG: u32 = 13;
+/// The same of the table in which they look for short ones.
+pub const ZSTD_SHORT_TABLE_LOG: u32 = 12;
 /// The largest manifest of format 1 that is read, in bytes.
 pub const MANIFEST_V1_BYTES: u64 = 1 << 30;
 /// The largest segment of the log that PostgreSQL can have, in bytes.

@@ -334,12 +334,12 @@ pub(crate) fn compressor() -> Result<zstd::bulk::Compressor<'static>, Repository
 
 /// Returns what compresses frames: as [`compressor`], with tables that fit a processor's cache.
 ///
-/// Smaller tables make frames of 64 KiB smaller and faster at once (decision 12 has the figures).
+/// Smaller tables make frames of pages smaller and faster at once (decision 12 has the figures).
 pub(crate) fn frame_compressor() -> Result<zstd::bulk::Compressor<'static>, RepositoryError> {
     let mut compressor = compressor()?;
     let tables = [
-        CParameter::HashLog(limits::ZSTD_TABLE_LOG),
-        CParameter::ChainLog(limits::ZSTD_TABLE_LOG),
+        CParameter::HashLog(limits::ZSTD_LONG_TABLE_LOG),
+        CParameter::ChainLog(limits::ZSTD_SHORT_TABLE_LOG),
     ];
     for table in tables {
         compressor

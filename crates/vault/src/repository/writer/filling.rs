@@ -204,7 +204,7 @@ impl Run {
 }
 
 /// What a full frame holds.
-const FULL: u64 = 64 * 1024;
+const FULL: u64 = 128 * 1024;
 
 #[cfg(test)]
 mod tests {
