@@ -195,6 +195,13 @@ impl Capture {
 
     /// Waits until the repository has the log without which the base is nothing.
     pub(super) fn await_log(&self, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
+        self.links.board.hurry();
+        let waited = self.await_shipped(timeline, stop);
+        self.links.board.calm();
+        waited
+    }
+
+    fn await_shipped(&self, timeline: u32, stop: Lsn) -> Result<(), CaptureError> {
         let deadline = Instant::now() + limits::BASE_LOG_WAIT;
         while Instant::now() < deadline {
             if self.stop.is_cancelled() {
@@ -204,7 +211,7 @@ impl Capture {
             if shipped.is_some_and(|end| end >= stop) {
                 return Ok(());
             }
-            self.pause(limits::POLL);
+            self.pause(limits::LOG_POLL);
         }
         Err(CaptureError::Incomplete {
             what: "its log did not arrive",

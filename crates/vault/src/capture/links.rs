@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,8 @@ pub(super) struct Board {
     changed: Condvar,
     /// Positions below this are no news to the shipper.
     wanted: AtomicU64,
+    /// Somebody waits for what is durable to be in the repository.
+    hurried: AtomicBool,
 }
 
 impl Board {
@@ -107,6 +109,22 @@ impl Board {
         if durable.0 >= self.wanted.load(Ordering::SeqCst) {
             self.wake();
         }
+    }
+
+    /// Lets nothing gather before it is put into the repository, until [`Board::calm`].
+    pub(super) fn hurry(&self) {
+        self.hurried.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Lets parts of the log gather again.
+    pub(super) fn calm(&self) {
+        self.hurried.store(false, Ordering::SeqCst);
+    }
+
+    /// Tells whether somebody waits for the repository.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
     }
 
     /// Tells that there is something to be looked at.

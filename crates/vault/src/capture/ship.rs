@@ -126,6 +126,7 @@ impl Shipper<'_> {
         };
         let logs = capture.standing.facts().logs.clone();
         self.put_histories(&cluster, logs.keys())?;
+        let ended = ended || capture.links.board.is_hurried();
         let mut next: Option<Instant> = None;
         let newest = logs.last_key_value().map(|(timeline, _)| *timeline);
         for (timeline, durable) in logs {

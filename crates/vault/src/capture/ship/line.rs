@@ -45,7 +45,7 @@ pub(super) enum Next {
 pub(super) struct Reach {
     /// The end of what is durable in the spool.
     pub(super) durable: Lsn,
-    /// Nothing more comes: no waiting for more in one tail.
+    /// Nothing more comes, or somebody waits: no waiting for more in one tail.
     pub(super) ended: bool,
     pub(super) now: Instant,
 }
