@@ -4,12 +4,13 @@ mod openable;
 mod proofs;
 mod shown;
 
-use holdfast_core::{ByteCount, SourceName, Timestamp};
+use holdfast_core::{ByteCount, PointId, SourceName, Timestamp};
 
 use crate::engine::directory::DirectoryStatus;
 use crate::repository::{PointSummary, Reader, RepositoryError};
 use crate::restore::Place;
 use crate::restore::spans::{self, Span};
+use crate::retention::{self, Mark};
 use crate::status::{CaptureState, SourceStatus};
 use proofs::Proofs;
 
@@ -42,9 +43,11 @@ pub fn points(
     let mut all = Vec::new();
     for source in reader.sources()? {
         let summaries = reader.points(&source)?;
+        let marks = retention::marks(&reader, &source)?;
         let context = Context {
             source: &source,
             proofs: &proofs,
+            marks: &marks,
             running,
             now,
         };
@@ -79,6 +82,7 @@ struct Parts {
 struct Context<'a> {
     source: &'a SourceName,
     proofs: &'a Proofs,
+    marks: &'a [Mark],
     running: &'a Running,
     now: Timestamp,
 }
@@ -184,7 +188,14 @@ impl Context<'_> {
             stored: summary.stored,
             is_whole: summary.parent.is_none(),
             proof: self.proofs.of(self.source, &summary.point),
+            kept: self.kept(&summary.point),
         }
+    }
+
+    fn kept(&self, point: &PointId) -> Option<Mark> {
+        let mut marks = self.marks.iter();
+        let mark = marks.find(|mark| mark.point == *point)?;
+        mark.keeps(self.now).then(|| mark.clone())
     }
 
     fn age(&self, at: Timestamp) -> f64 {

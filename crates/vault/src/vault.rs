@@ -52,6 +52,8 @@ struct Shared {
     drilling: tokio::sync::Mutex<()>,
     /// What the newest look at the locks found.
     locks: std::sync::Mutex<LockReport>,
+    /// A point was kept or released: locks may have to be lengthened sooner.
+    look_at_locks: tokio::sync::Notify,
 }
 
 /// Why the vault cannot be opened or go on as a whole; a source's own trouble is in its status.
@@ -171,6 +173,7 @@ impl Vault {
                 budget: Budget::new(),
                 drilling: tokio::sync::Mutex::new(()),
                 locks: std::sync::Mutex::default(),
+                look_at_locks: tokio::sync::Notify::new(),
             }),
         };
         drill::sweep(&vault.shared.config.drill, &vault.shared.config.state);

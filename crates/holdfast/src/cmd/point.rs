@@ -1,23 +1,32 @@
-//! `holdfast point list`: what can be brought back.
+//! `holdfast point`: what can be brought back, and what is kept whatever the rules say.
 
 mod show;
 
 use clap::Subcommand;
-use holdfast_core::{SourceName, Untrusted};
+use holdfast_core::{Code, PointId, SourceName, Timestamp, Untrusted};
+use holdfast_vault::retention::{Mark, MarkKind, MarkRequest};
 use holdfast_vault::{DirectoryStatus, PointSpan, Running};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::Shared;
 use crate::cmd::{block_on, read};
 use crate::config::Config;
-use crate::report::{Done, Output, table};
+use crate::report::{Done, Failure, Output, table};
 use crate::wiring::access::{Access, Reading};
 use crate::wiring::vault::Standing;
-use crate::wiring::{Half, now};
+use crate::wiring::{Half, now, operator};
 
 /// What can be brought back.
 #[derive(Debug, Subcommand)]
 pub enum Point {
+    /// Keep a restore point whatever the rules say, until it is released; the running vault does it
+    Keep {
+        #[command(flatten)]
+        marked: Marked,
+        /// When the rules decide again, RFC 3339.
+        #[arg(long, value_name = "TIME")]
+        until: Option<Timestamp>,
+    },
     /// The spans of positions that can be brought back, what is missing between them, and the points
     List {
         /// Only this source.
@@ -31,17 +40,42 @@ pub enum Point {
         #[command(flatten)]
         access: Access,
     },
+    /// Let the rules decide again about a point that was kept
+    Release {
+        #[command(flatten)]
+        marked: Marked,
+    },
+}
+
+/// Which point, and why.
+#[derive(Debug, clap::Args)]
+pub struct Marked {
+    /// Its source.
+    source: String,
+    /// The point, as `holdfast point list` names it.
+    point: String,
+    /// Why, for those who come later.
+    #[arg(long, value_name = "TEXT")]
+    because: String,
 }
 
 impl Point {
     /// Reads the repository; a vault that runs is asked how far the source is.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let Self::List {
-            source,
-            names,
-            all,
-            access,
-        } = self;
+        let (source, names, all, access) = match self {
+            Self::Keep { marked, until } => {
+                return marked.set(shared, output, (MarkKind::Keep, until));
+            }
+            Self::List {
+                source,
+                names,
+                all,
+                access,
+            } => (source, names, all, access),
+            Self::Release { marked } => {
+                return marked.set(shared, output, (MarkKind::Release, None));
+            }
+        };
         let reading = access.open(shared, output)?;
         let source = match &source {
             Some(source) => Some(reading.source(source)?),
@@ -55,6 +89,40 @@ impl Point {
         spans.retain(|span| source.as_ref().is_none_or(|name| span.source == *name));
         let shown = if all { usize::MAX } else { show::NEWEST };
         output.result(&spans, || show::text(&spans, shown));
+        Ok(())
+    }
+}
+
+impl Marked {
+    fn id(&self) -> Result<PointId, Failure> {
+        let named = Untrusted(&self.point);
+        self.point.parse().map_err(|error| {
+            Failure::new(
+                Code::ZU307,
+                format!("`{named}` names no restore point: {error}"),
+                "nothing was changed; `holdfast point list` names them",
+            )
+        })
+    }
+
+    /// Asks the vault, which is the one that writes to the repository.
+    fn set(self, shared: &Shared, output: Output, said: (MarkKind, Option<Timestamp>)) -> Done {
+        let config = shared.config()?;
+        let request = MarkRequest {
+            source: config.source(&self.source)?.name.clone(),
+            point: self.id()?,
+            kind: said.0,
+            because: self.because,
+            by: operator(),
+            until: said.1,
+        };
+        let vault = Half::Vault.client(&config);
+        let mark: Mark = read(block_on(vault.ask("point.mark", json!(request)))?)?;
+        output.result(&mark, || match (mark.kind, mark.until) {
+            (MarkKind::Keep, Some(until)) => format!("{} is kept until {until}", mark.point),
+            (MarkKind::Keep, None) => format!("{} is kept until it is released", mark.point),
+            (MarkKind::Release, _) => format!("the rules decide about {} again", mark.point),
+        });
         Ok(())
     }
 }

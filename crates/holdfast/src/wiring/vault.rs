@@ -9,7 +9,7 @@ use holdfast_core::{Code, SourceName, WayBack};
 use holdfast_store::keyring::Keyring;
 use holdfast_store::ledger::Ledger;
 use holdfast_store::object::Keys;
-use holdfast_vault::retention::KeepRules;
+use holdfast_vault::retention::{KeepRules, MarkRequest};
 use holdfast_vault::{
     AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place,
     PointsConfig, PostgresConfig, Reader, RetentionConfig, SourceConfig, SourceStatus, Vault,
@@ -347,6 +347,19 @@ async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Va
         "vault.status" => serde_json::to_value(waiting.stand(vault.status())),
         "vault.repository" => serde_json::to_value(vault.repository_status()),
         "vault.directories" => serde_json::to_value(vault.directories()),
+        "point.mark" => {
+            let request: MarkRequest = api::args(request)?;
+            let vault = vault.clone();
+            let marked = tokio::task::spawn_blocking(move || vault.mark(request)).await;
+            let marked = marked.map_err(|error| {
+                Failure::new(
+                    Code::ZS602,
+                    format!("the mark ended by a defect: {error}"),
+                    "`holdfast point list` shows whether it was set",
+                )
+            })?;
+            serde_json::to_value(marked?)
+        }
         "way_back" => {
             let source: SourceName = api::args(request)?;
             serde_json::to_value(Told::of(vault.way_back(&source, now())))

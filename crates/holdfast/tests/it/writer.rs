@@ -85,6 +85,66 @@ fn a_second_vault_takes_over_only_after_the_first_was_silent_and_the_first_does_
 }
 
 #[test]
+fn a_point_is_kept_by_name_and_reason_and_released_again() {
+    let shared = Desk::empty("keep-shared");
+    let desk = vault("keep", &shared.join("repository"));
+    std::fs::create_dir(desk.join("files")).unwrap();
+    std::fs::write(desk.join("files/a"), "a text").unwrap();
+    let toml = desk.join("holdfast.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    let source = "[[source]]\nname = \"files\"\ndirectory = \"files\"\n";
+    std::fs::write(&toml, text + source).unwrap();
+    let because = ["--because", "the auditors asked for it"];
+    let keep = |point: &str, more: &[&str]| {
+        let args = [&["point", "keep", "files", point], &because[..], more].concat();
+        desk.run(&args)
+    };
+    keep("point-0123456789", &[]).refused(1, &["ZS601"]);
+    let mut running = run(&desk, "vault.log");
+    let list = || desk.run(&["point", "list", "--json"]).done().json();
+    signals::wait_until(LIMIT, || {
+        // There is no repository before the vault has made it.
+        let listed = desk.run(&["point", "list", "--json"]);
+        listed.status == 0 && listed.json()[0]["points"][0]["point"].is_string()
+    })
+    .unwrap();
+    let point = list()[0]["points"][0]["point"].as_str().unwrap().to_owned();
+    let unknown = keep("point-0123456789", &[]);
+    assert!(
+        unknown.status != 0 && unknown.stderr.contains("point-0123456789"),
+        "{unknown:?}"
+    );
+    keep("manifest", &[]).refused(2, &["ZU307", "point list"]);
+    keep(&point, &["--until", "2020-01-01T00:00:00Z"]).refused(2, &["ZU354", "is past"]);
+    keep(&point, &[]).done();
+    keep(&point, &["--until", "2080-01-01T00:00:00Z"]).refused(2, &["ZU354"]);
+    let kept = list()[0]["points"][0]["kept"].clone();
+    assert_eq!(kept["because"], "the auditors asked for it", "{kept}");
+    let told = desk.run(&["point", "list"]).done().stdout;
+    assert!(told.contains("is kept until released by"), "{told}");
+    let planned = desk.run(&["vault", "expire", "plan", "--json"]).done();
+    let fate = planned.json()["plan"]["sources"][0]["points"][0]["fate"].clone();
+    assert_eq!(fate, "marked");
+    let args = [
+        "point",
+        "release",
+        "files",
+        &point,
+        "--because",
+        "they have gone",
+    ];
+    desk.run(&args).done();
+    assert!(list()[0]["points"][0]["kept"].is_null());
+    let listed = desk
+        .run(&["ledger", "list", "--half", "vault", "--json"])
+        .done();
+    for kind in ["point.kept", "point.released", "they have gone", "human"] {
+        assert!(listed.stdout.contains(kind), "{kind}: {listed:?}");
+    }
+    running.terminate(LIMIT).unwrap();
+}
+
+#[test]
 fn a_plan_is_recorded_in_a_ledger_of_its_own_and_a_smaller_lock_window_is_refused() {
     let shared = Desk::empty("expire-shared");
     let desk = vault("expire", &shared.join("repository"));

@@ -3,6 +3,7 @@
 use holdfast_core::{ByteCount, Lsn, PointId, SourceName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Mark;
 use crate::status::ProofState;
 
 /// What can be brought back of a source without a hole.
@@ -118,6 +119,9 @@ pub struct PointShown {
     pub is_whole: bool,
     /// Whether it is proven.
     pub proof: PointProof,
+    /// The word of whoever keeps it, whatever the rules say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Mark>,
 }
 
 /// Whether a point was really restored.

@@ -132,9 +132,9 @@ impl Expiry {
         }
         let mut checked = BTreeMap::new();
         for (source, inventory) in inventories {
-            let manifests = inventory.manifests().into_values().collect();
+            let decisive = inventory.decisive();
             self.fits(plan, &source, inventory, now)?;
-            checked.insert(source, manifests);
+            checked.insert(source, decisive);
         }
         self.record("expire.begun", plan, made, |draft| draft)?;
         let mut performing = Performing {
@@ -290,7 +290,7 @@ struct Performing<'a> {
     plan: &'a ExpirePlan,
     expire: &'a dyn Expire,
     now: AgreedTime,
-    /// The manifests that were there when the plan was last checked against the source.
+    /// The manifests and marks that were there when the plan was last checked against the source.
     checked: BTreeMap<SourceName, BTreeSet<ObjectKey>>,
     looked: Instant,
     report: ExpireReport,
@@ -343,16 +343,16 @@ impl Performing<'_> {
         Ok(())
     }
 
-    /// Looks whether a point was made since; if so, the plan must fit it too.
+    /// Looks whether a point was made or marked since; if so, the plan must fit that too.
     fn recheck(&mut self, source: &SourcePlan) -> Result<(), ExpiryError> {
         self.looked = Instant::now();
         let name = &source.source;
         let inventory = self.expiry.inventory(name)?;
-        let manifests: BTreeSet<ObjectKey> = inventory.manifests().into_values().collect();
+        let decisive = inventory.decisive();
         let known = self.checked.entry(name.clone()).or_default();
-        if !manifests.is_subset(known) {
+        if !decisive.is_subset(known) {
             self.expiry.fits(self.plan, name, inventory, self.now)?;
-            known.extend(manifests);
+            known.extend(decisive);
         }
         Ok(())
     }

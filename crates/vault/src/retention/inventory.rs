@@ -42,7 +42,7 @@ impl Inventory {
             });
             points.push(PointFacts {
                 proven: proven.get(&summary.point).copied(),
-                marked: marked.contains(&summary.point),
+                marked: marked.get(&summary.point).copied(),
                 point: summary.point,
                 began: summary.began,
                 ended: summary.at,
@@ -75,6 +75,14 @@ impl Inventory {
             _ => None,
         });
         manifests.collect()
+    }
+
+    /// Returns the manifests and marks that were listed: with another one another plan may be right.
+    pub(crate) fn decisive(&self) -> BTreeSet<ObjectKey> {
+        let is_decisive =
+            |object: &&ObjectFacts| matches!(object.kind, Kind::Manifest(_) | Kind::Mark(_));
+        let objects = self.objects.iter().filter(is_decisive);
+        objects.map(|object| object.key.clone()).collect()
     }
 
     /// Returns everything that tells the time here.

@@ -1,18 +1,22 @@
 //! Marks: a person's word that a point is kept, whatever the rules say, until they say otherwise.
 //!
-//! A mark is an object that is created and never changed; the one with the highest number counts.
+//! A mark is an object that is created and never changed; the one with the highest number counts. It may
+//! end by itself at a time that it names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use holdfast_core::{ByteCount, Code, Coded, PointId, Principal, SourceName, Timestamp, Untrusted};
+use holdfast_store::ledger::LedgerError;
 use holdfast_store::object::{ObjectError, ObjectKey, ObjectStore};
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::repository::{Reader, RepositoryError};
 
+/// Until when a point is kept whose mark names no end.
+pub(super) const FOREVER: Timestamp = Timestamp(i64::MAX);
 /// What the signature covers before the text.
 const DOMAIN: &str = "holdfast mark 1\n";
 /// The longest reason, in characters.
@@ -55,6 +59,24 @@ pub struct Mark {
     pub by: Principal,
     /// When.
     pub at: Timestamp,
+    /// When it ends by itself; absent when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+impl Mark {
+    /// Tells whether it keeps its point at a time.
+    pub(crate) fn keeps(&self, now: Timestamp) -> bool {
+        self.keeps_until().is_some_and(|until| until > now)
+    }
+
+    /// Returns until when it keeps its point, or `None` when it does not.
+    fn keeps_until(&self) -> Option<Timestamp> {
+        match self.kind {
+            MarkKind::Keep => Some(self.until.unwrap_or(FOREVER)),
+            MarkKind::Release => None,
+        }
+    }
 }
 
 /// A mark and its signature.
@@ -81,6 +103,12 @@ pub enum MarkError {
         /// What it is.
         state: &'static str,
     },
+    /// It cannot be recorded.
+    #[error("cannot record the mark")]
+    Ledger(#[from] LedgerError),
+    /// It would have ended before it began.
+    #[error("{0} is past")]
+    Past(Timestamp),
     /// No reason was given, or too long a one.
     #[error("the reason `{}` has not between 1 and {LIMIT_REASON_CHARS} characters", Untrusted(.0))]
     Reason(String),
@@ -92,7 +120,8 @@ pub enum MarkError {
 impl Coded for MarkError {
     fn code(&self) -> Code {
         match self {
-            Self::Again(_) | Self::Already { .. } | Self::Reason(_) => Code::ZU354,
+            Self::Again(_) | Self::Already { .. } | Self::Past(_) | Self::Reason(_) => Code::ZU354,
+            Self::Ledger(error) => error.code(),
             Self::Repository(error) => error.code(),
         }
     }
@@ -101,8 +130,11 @@ impl Coded for MarkError {
         Some(match self {
             Self::Again(_) => "nothing was changed; look at the marks and try again".to_owned(),
             Self::Already { .. } => {
-                "nothing was changed; its mark says who said so and why".to_owned()
+                "nothing was changed; `holdfast point list` says until when, by whom and why"
+                    .to_owned()
             }
+            Self::Ledger(error) => return error.hint(),
+            Self::Past(_) => "nothing was changed; name a time that is to come".to_owned(),
             Self::Reason(_) => {
                 "nothing was changed; say with --because why, for those who come later".to_owned()
             }
@@ -112,7 +144,7 @@ impl Coded for MarkError {
 }
 
 /// What is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MarkRequest {
     /// Of which source.
     pub source: SourceName,
@@ -124,9 +156,13 @@ pub struct MarkRequest {
     pub because: String,
     /// Who says so.
     pub by: Principal,
+    /// When it shall end by itself.
+    pub until: Option<Timestamp>,
 }
 
-/// Marks a point.
+/// Marks a point; what was decided is recorded by `record` before it counts.
+///
+/// A point that is kept can be kept for longer, and for a shorter time only after it was released.
 ///
 /// # Errors
 /// [`MarkError`]; nothing is then changed.
@@ -135,6 +171,7 @@ pub fn mark(
     reader: &Reader,
     request: MarkRequest,
     (key, now): (&SigningKey, Timestamp),
+    record: impl FnOnce(&Mark) -> Result<(), LedgerError>,
 ) -> Result<Mark, MarkError> {
     let reason = request.because.trim();
     if reason.is_empty() || reason.chars().count() > LIMIT_REASON_CHARS {
@@ -143,18 +180,28 @@ pub fn mark(
     let (source, point) = (request.source, request.point);
     reader.point(&source, &point)?;
     let before = newest(reader, &source)?.remove(&point);
-    let is_kept = match &before {
-        Some((_, Some(mark))) => mark.kind == MarkKind::Keep,
-        Some((_, None)) => true,
-        None => false,
+    let kept = before
+        .as_ref()
+        .and_then(|(_, mark)| kept_until(mark.as_ref()));
+    let kept = kept.filter(|until| *until > now);
+    let already = |state| {
+        Err(MarkError::Already {
+            point: point.clone(),
+            state,
+        })
     };
-    if is_kept == (request.kind == MarkKind::Keep) {
-        let state = if is_kept {
-            "kept"
-        } else {
-            "not kept by a mark"
-        };
-        return Err(MarkError::Already { point, state });
+    match request.kind {
+        MarkKind::Keep => {
+            let until = request.until.unwrap_or(FOREVER);
+            if until <= now {
+                return Err(MarkError::Past(until));
+            }
+            if kept >= Some(until) {
+                return already("kept for as long or longer");
+            }
+        }
+        MarkKind::Release if kept.is_none() => return already("not kept by a mark"),
+        MarkKind::Release => {}
     }
     let mark = Mark {
         number: before.map_or(0, |(number, _)| number).saturating_add(1),
@@ -164,7 +211,9 @@ pub fn mark(
         because: reason.to_owned(),
         by: request.by,
         at: now,
+        until: request.until.filter(|_| request.kind == MarkKind::Keep),
     };
+    record(&mark)?;
     let stored = store.create_new(&name(reader, &mark)?, &seal(&mark, key)?);
     match stored {
         Err(ObjectError::Exists(_)) => Err(MarkError::Again(mark.point)),
@@ -182,15 +231,19 @@ pub fn marks(reader: &Reader, source: &SourceName) -> Result<Vec<Mark>, Reposito
     Ok(newest.into_values().filter_map(|(_, mark)| mark).collect())
 }
 
-/// Returns the points that are kept by a mark. A mark that cannot be read or verified keeps.
+/// Returns the points that are kept by a mark, and until when.
 pub(crate) fn marked(
     reader: &Reader,
     source: &SourceName,
-) -> Result<BTreeSet<PointId>, RepositoryError> {
-    let kept = newest(reader, source)?
-        .into_iter()
-        .filter(|(_, (_, mark))| mark.as_ref().is_none_or(|mark| mark.kind == MarkKind::Keep));
-    Ok(kept.map(|(point, _)| point).collect())
+) -> Result<BTreeMap<PointId, Timestamp>, RepositoryError> {
+    let newest = newest(reader, source)?.into_iter();
+    let kept = newest.filter_map(|(point, (_, mark))| Some((point, kept_until(mark.as_ref())?)));
+    Ok(kept.collect())
+}
+
+/// A mark that cannot be read or verified keeps.
+fn kept_until(mark: Option<&Mark>) -> Option<Timestamp> {
+    mark.map_or(Some(FOREVER), Mark::keeps_until)
 }
 
 /// Returns of every marked point the highest number and the mark, `None` when that is not readable.
@@ -278,6 +331,7 @@ mod tests {
             because: "the audit has ended".to_owned(),
             by: Principal::human("ada"),
             at: Timestamp(1),
+            until: None,
         };
         let object = seal(&mark, &key).unwrap();
         assert_eq!(open(&object, &key.verifying_key()), Some(mark.clone()));

@@ -23,8 +23,8 @@ pub struct PointFacts {
     pub log: Option<PointLog>,
     /// A drill has restored it and all checks passed.
     pub proven: Option<Timestamp>,
-    /// A person said that it is kept until they say otherwise.
-    pub marked: bool,
+    /// Until when a person said that it is kept, whatever the rules say.
+    pub marked: Option<Timestamp>,
     /// The storage itself keeps its manifest until then.
     pub locked_until: Option<Timestamp>,
 }
@@ -123,7 +123,7 @@ pub fn judge(
         let is = |other: &Option<PointId>| other.as_ref() == Some(&facts.point);
         let begins_log = rules.log == LogKeep::Points && is(&base);
         is_continuous |= begins_log;
-        let fate = if facts.marked {
+        let fate = if facts.marked > Some(now) {
             Fate::Marked
         } else if is(&newest) {
             Fate::Newest

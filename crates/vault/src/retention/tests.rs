@@ -162,7 +162,7 @@ impl World {
                 stop,
             }),
             proven,
-            marked: dice.roll(25) == 0,
+            marked: (dice.roll(25) == 0).then_some(Timestamp(i64::MAX)),
             locked_until: None,
         });
     }
@@ -318,7 +318,7 @@ proptest! {
             for point in &before.points {
                 let is_newest = before.points.last() == Some(point);
                 let age = world.now.since(point.ended);
-                let must = point.marked || is_newest || age < lock_for || age < rules.all_for.0;
+                let must = point.marked.is_some() || is_newest || age < lock_for || age < rules.all_for.0;
                 prop_assert!(!must || world.points.contains(point));
             }
             let proven = before.points.iter().rfind(|point| point.proven.is_some());
@@ -410,7 +410,7 @@ fn of_each_stretch_the_first_point_stays_until_the_whole_stretch_is_old() {
             ended: world.now,
             log: None,
             proven: None,
-            marked: false,
+            marked: None,
             locked_until: None,
         });
         let point = &world.points.last().unwrap().point;

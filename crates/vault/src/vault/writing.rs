@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Vault;
 use crate::limits;
-use crate::retention::{LockKeeper, LockReport, Span};
+use crate::retention::{
+    self, LockKeeper, LockReport, Mark, MarkError, MarkKind, MarkRequest, Span,
+};
 
 /// How the repository as a whole stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +43,39 @@ impl Vault {
             lock_for: shared.config.retention.lock_for,
             locks: locks.clone(),
         }
+    }
+
+    /// Keeps a restore point whatever the rules say, or releases it again; recorded first. Blocks.
+    ///
+    /// # Errors
+    /// [`MarkError`]; nothing is then changed.
+    pub fn mark(&self, request: MarkRequest) -> Result<Mark, MarkError> {
+        let shared = &self.shared;
+        let now = (shared.clock)();
+        let record = |mark: &Mark| {
+            let (kind, what) = match mark.kind {
+                MarkKind::Keep => ("point.kept", "is kept"),
+                MarkKind::Release => ("point.released", "is not kept any more"),
+            };
+            let draft = Draft::new(kind, mark.by.clone(), now)
+                .source(mark.source.clone())
+                .with("point", mark.point.to_string())
+                .with("because", mark.because.as_str())
+                .with(
+                    "summary",
+                    format!("{} {what}: {}", mark.point, mark.because),
+                );
+            let draft = match mark.until {
+                Some(until) => draft.with("until", until.to_string()),
+                None => draft,
+            };
+            shared.ledger.append(draft).map(drop)
+        };
+        let (store, reader) = (shared.repository.store(), shared.repository.reader());
+        let signing = (&shared.key, now);
+        let marked = retention::mark(store.as_ref(), reader, request, signing, record)?;
+        shared.look_at_locks.notify_one();
+        Ok(marked)
     }
 
     /// Leaves heartbeats and looks for a newer epoch until `stop`, or until there is one: then the vault
@@ -122,6 +157,7 @@ impl Vault {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = shared.look_at_locks.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
             let store = shared.repository.store().clone();

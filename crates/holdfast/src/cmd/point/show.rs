@@ -85,6 +85,19 @@ fn notes(span: &PointSpan) -> Vec<String> {
             }
         });
     }
+    for (point, kept) in span
+        .points
+        .iter()
+        .filter_map(|one| Some((&one.point, one.kept.as_ref()?)))
+    {
+        let until = kept
+            .until
+            .map_or("released".to_owned(), |until| until.to_string());
+        let (by, because) = (&kept.by, Untrusted(&kept.because));
+        notes.push(format!(
+            "{source}: {point} is kept until {until} by {by}: {because}"
+        ));
+    }
     let Some(log) = &span.log else { return notes };
     if log.spooled.0 > 0 {
         let spooled = log.spooled;
@@ -184,6 +197,7 @@ mod tests {
                 drills: 1,
                 why: why.map(str::to_owned),
             },
+            kept: None,
         }
     }
 

@@ -156,13 +156,14 @@ fn a_marked_point_stays_until_it_is_released() {
     let expiry = scene.expiry(rules());
     let plan = expiry.plan().unwrap();
     let point = plan.points().next().unwrap().1.point.clone();
-    let set = |kind| {
+    let set = |kind, until: Option<Duration>| {
         let request = MarkRequest {
             source: scene.source(),
             point: point.clone(),
             kind,
             because: "the auditors asked for it".to_owned(),
             by: Principal::human("ada"),
+            until: until.map(|until| Timestamp(scene.now.load(Ordering::Relaxed)).plus(until)),
         };
         let now = Timestamp(scene.now.load(Ordering::Relaxed));
         mark(
@@ -170,17 +171,37 @@ fn a_marked_point_stays_until_it_is_released() {
             &scene.reader(),
             request,
             (&key(), now),
+            |_| Ok(()),
         )
     };
-    set(MarkKind::Keep).unwrap();
-    assert_eq!(set(MarkKind::Keep).unwrap_err().code().as_str(), "ZU354");
+    let refused = |kind, until| {
+        let error = set(kind, until).unwrap_err();
+        assert_eq!(error.code().as_str(), "ZU354", "{error}");
+    };
+    refused(MarkKind::Release, None);
+    refused(MarkKind::Keep, Some(Duration::ZERO));
+    // What is kept for an hour can be kept for longer, not for less.
+    set(MarkKind::Keep, Some(HOUR)).unwrap();
+    refused(MarkKind::Keep, Some(HOUR / 2));
+    set(MarkKind::Keep, None).unwrap();
+    refused(MarkKind::Keep, None);
     let refused = expiry.apply(&plan, scene.remover().as_ref()).unwrap_err();
     assert_eq!(refused.code().as_str(), "ZI351", "{refused}");
     assert_eq!(scene.check().len(), 121);
     let plan = expiry.plan().unwrap();
     expiry.apply(&plan, scene.remover().as_ref()).unwrap();
     assert!(scene.check().contains(&point));
-    set(MarkKind::Release).unwrap();
+    set(MarkKind::Release, None).unwrap();
+    // A mark ends by itself, too: from then on it is as if it were released.
+    set(MarkKind::Keep, Some(HOUR / 2)).unwrap();
+    assert!(
+        expiry
+            .plan()
+            .unwrap()
+            .points()
+            .all(|(_, one)| one.point != point)
+    );
+    scene.pass(HOUR / 2);
     let plan = expiry.plan().unwrap();
     assert!(plan.points().any(|(_, one)| one.point == point));
     expiry.apply(&plan, scene.remover().as_ref()).unwrap();
