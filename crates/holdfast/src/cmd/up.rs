@@ -96,11 +96,15 @@ impl GuardCommand {
 impl VaultCommand {
     /// Runs the vault, or asks the running one.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
+        // A recovery key is tried where there is no configuration.
+        if let Self::Key(command) = self {
+            return command.run(shared, output);
+        }
         let config = shared.config()?;
         match self {
             Self::CheckTarget => crate::cmd::target::run(&config, output),
             Self::Expire(command) => command.run(shared, output),
-            Self::Key(command) => command.run(shared, output),
+            Self::Key(_) => Ok(()),
             Self::Locks => crate::cmd::takeover::locks(&config, output),
             Self::Run => block_on(async {
                 let stop = stop_on_signal()?;
