@@ -94,25 +94,23 @@ impl GuardCommand {
 }
 
 impl VaultCommand {
-    /// Runs the vault, or asks the running one.
+    /// Runs the vault, or asks the running one; keys are tried also where there is no configuration.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        // A recovery key is tried where there is no configuration.
-        if let Self::Key(command) = self {
-            return command.run(shared, output);
-        }
-        let config = shared.config()?;
         match self {
-            Self::CheckTarget => crate::cmd::target::run(&config, output),
+            Self::CheckTarget => crate::cmd::target::run(&shared.config()?, output),
             Self::Expire(command) => command.run(shared, output),
-            Self::Key(_) => Ok(()),
-            Self::Locks => crate::cmd::takeover::locks(&config, output),
-            Self::Run => block_on(async {
-                let stop = stop_on_signal()?;
-                let vault = vault::start(&config, stop).await?;
-                announce(&config, None, Some(vault.vault.promise()), output);
-                vault.ended().await
-            }),
-            Self::Status => crate::cmd::source::list(&config, output),
+            Self::Key(command) => command.run(shared, output),
+            Self::Locks => crate::cmd::takeover::locks(&shared.config()?, output),
+            Self::Run => {
+                let config = shared.config()?;
+                block_on(async {
+                    let stop = stop_on_signal()?;
+                    let vault = vault::start(&config, stop).await?;
+                    announce(&config, None, Some(vault.vault.promise()), output);
+                    vault.ended().await
+                })
+            }
+            Self::Status => crate::cmd::source::list(&shared.config()?, output),
             Self::Takeover(command) => command.run(shared, output),
         }
     }
