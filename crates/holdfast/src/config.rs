@@ -1,322 +1,27 @@
 //! The configuration: defaults < `holdfast.toml` < `HOLDFAST_*` < flags, read once.
 
+mod error;
+mod guard;
+mod secret;
+mod source;
 mod storage;
+mod vault;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use holdfast_core::{Code, Coded, Resource, Secret, SourceName, Untrusted};
+pub use error::ConfigError;
+pub use guard::GuardConfig;
+use holdfast_core::Untrusted;
 use holdfast_store::object::Location;
-use holdfast_store::object::s3::{Addressing, CredentialSource};
-use holdfast_vault::retention::window::LOCK_FOR;
-use holdfast_vault::retention::{KeepRules, Span};
+use holdfast_store::object::s3::CredentialSource;
+pub use secret::SecretRef;
 use serde::Deserialize;
+pub use source::SourceConfig;
+pub use vault::{ObjectStorageConfig, VaultConfig};
 
 /// The file that `holdfast init` writes.
 pub const FILE: &str = "holdfast.toml";
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No file.
-    #[error("there is no configuration at `{}`", path.display())]
-    Absent {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// The file cannot be read.
-    #[error("cannot read the configuration `{}`", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Not TOML, an unknown key or a value of the wrong type.
-    #[error("the configuration `{}` is not valid: {why}", path.display())]
-    Malformed {
-        /// Which file.
-        path: PathBuf,
-        /// Line and reason.
-        why: String,
-    },
-    /// Two sources with one name.
-    #[error("the configuration names the source `{0}` twice")]
-    Twice(SourceName),
-    /// A secret stands in the file itself, or its reference leads nowhere.
-    #[error("the secret for {what} cannot be had: {why}")]
-    Secret {
-        /// What it is for.
-        what: String,
-        /// Why not; never contains the secret.
-        why: String,
-    },
-    /// No source of that name.
-    #[error("there is no source `{0}` in the configuration")]
-    UnknownSource(String),
-}
-
-impl Coded for ConfigError {
-    fn code(&self) -> Code {
-        match self {
-            Self::Absent { .. } | Self::File { .. } | Self::Malformed { .. } | Self::Twice(_) => {
-                Code::ZU601
-            }
-            Self::Secret { .. } => Code::ZU602,
-            Self::UnknownSource(_) => Code::ZU603,
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Absent { .. } => "run `holdfast init`, or name the file with --config".to_owned(),
-            Self::File { .. } => "check who owns the file".to_owned(),
-            Self::Malformed { .. } | Self::Twice(_) => {
-                "docs/configuration.md lists every key".to_owned()
-            }
-            Self::Secret { .. } => {
-                "write `env:NAME` or `file:PATH`; a file must be readable by you alone".to_owned()
-            }
-            Self::UnknownSource(_) => "`holdfast source list` shows them".to_owned(),
-        })
-    }
-}
-
-/// A secret by reference: `env:NAME` or `file:PATH`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum SecretRef {
-    /// The value of an environment variable.
-    Env(String),
-    /// The first line of a file that only its owner can read.
-    File(PathBuf),
-}
-
-impl TryFrom<String> for SecretRef {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
-            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err(
-                "a secret is written as `env:NAME` or `file:PATH`, never in the file itself"
-                    .to_owned(),
-            ),
-        }
-    }
-}
-
-impl SecretRef {
-    /// Reads the secret.
-    ///
-    /// # Errors
-    /// [`ConfigError::Secret`] when the reference leads nowhere or others may read the file.
-    pub fn read(&self, what: &str, base: &Path) -> Result<Secret, ConfigError> {
-        let refused = |why: String| ConfigError::Secret {
-            what: what.to_owned(),
-            why,
-        };
-        match self {
-            Self::Env(name) => std::env::var(name)
-                .map(Secret::new)
-                .map_err(|_| refused(format!("the environment variable {name} is not set"))),
-            Self::File(path) => {
-                use std::os::unix::fs::MetadataExt;
-                let path = base.join(path);
-                let shown = path.display();
-                let meta = std::fs::metadata(&path)
-                    .map_err(|error| refused(format!("`{shown}`: {error}")))?;
-                if meta.mode() & 0o077 != 0 {
-                    return Err(refused(format!(
-                        "`{shown}` can be read by others; run `chmod 600 {shown}`"
-                    )));
-                }
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| refused(format!("`{shown}`: {error}")))?;
-                match text.lines().next().map(str::trim) {
-                    Some(line) if !line.is_empty() => Ok(Secret::new(line)),
-                    _ => Err(refused(format!("`{shown}` is empty"))),
-                }
-            }
-        }
-    }
-}
-
-/// One protected PostgreSQL cluster or directory.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceConfig {
-    /// Its name.
-    pub name: SourceName,
-    /// What it is for, as policies see it: `production`, `staging`, …
-    #[serde(default = "production")]
-    pub environment: String,
-    /// Connection string of the role that the vault streams with (`REPLICATION`).
-    #[serde(default)]
-    pub vault_url: Option<SecretRef>,
-    /// Connection string of the role that guard makes lease roles with.
-    #[serde(default)]
-    pub guard_url: Option<SecretRef>,
-    /// The directory that is protected, instead of a PostgreSQL cluster; relative to the file.
-    #[serde(default)]
-    pub directory: Option<PathBuf>,
-    /// Seconds from one restore point of a directory to the next.
-    #[serde(default = "every_hour")]
-    pub every_s: u64,
-    /// Whether commits wait until the vault has them on disk.
-    #[serde(default)]
-    pub synchronous: bool,
-    /// Where the vault must have a position before the source is told so: `spool` or `repository`.
-    #[serde(default)]
-    pub ack: holdfast_vault::AckAt,
-    /// What providers call the things that carry this source, as `kind:name`, such as `railway:volume:3d2c…`.
-    #[serde(default)]
-    pub resources: Vec<String>,
-    /// SQL statements that a drill runs; each must return true.
-    #[serde(default)]
-    pub assertions: Vec<String>,
-    /// How long restore points are kept.
-    #[serde(default)]
-    pub keep: KeepRules,
-}
-
-fn every_hour() -> u64 {
-    3600
-}
-
-fn production() -> String {
-    "production".to_owned()
-}
-
-impl SourceConfig {
-    /// Returns the resources that carry this source.
-    pub fn resources(&self) -> Vec<Resource> {
-        let split = |text: &String| {
-            let (kind, name) = text.rsplit_once(':').unwrap_or(("", text));
-            Resource::new(kind, name).of(self.name.clone())
-        };
-        self.resources.iter().map(split).collect()
-    }
-}
-
-/// Where a host really is, for private endpoints.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UpstreamConfig {
-    /// The host name that agents ask for.
-    pub host: String,
-    /// The address that is connected to instead, `ADDRESS:PORT`.
-    pub connect: SocketAddr,
-    /// A certificate authority to trust for this host, PEM.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-}
-
-/// Guard's part.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GuardConfig {
-    /// Where the PostgreSQL door listens.
-    pub pg_listen: SocketAddr,
-    /// Where the HTTP door listens.
-    pub http_listen: SocketAddr,
-    /// Cedar text instead of the shipped policy.
-    pub policy_file: Option<PathBuf>,
-    /// The oldest proof that still is a way back, in seconds.
-    pub proof_age_max_s: u64,
-    /// Hosts that are reached somewhere else.
-    pub upstream: Vec<UpstreamConfig>,
-}
-
-impl Default for GuardConfig {
-    fn default() -> Self {
-        Self {
-            pg_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6543)),
-            http_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6480)),
-            policy_file: None,
-            proof_age_max_s: holdfast_guard::limits::PROOF_AGE_MAX.as_secs(),
-            upstream: Vec::new(),
-        }
-    }
-}
-
-/// The vault's part.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VaultConfig {
-    /// The directory of the repository, relative to the state folder; or `s3://BUCKET[/PREFIX]`.
-    pub repository: String,
-    /// How the bucket is reached.
-    pub object_storage: ObjectStorageConfig,
-    /// Seconds between two drills of a source.
-    pub drill_every_s: u64,
-    /// Seconds from one restore point to the next, while the source changes.
-    pub point_every_s: u64,
-    /// Mebibytes of log after which a restore point is taken in any case.
-    pub point_every_mib: u64,
-    /// Seconds from one restore point that stands on its own to the next.
-    pub full_every_s: u64,
-    /// How long everything is kept at least, such as `14d`; it can only grow.
-    pub lock_for: Span,
-    /// Files of the repository get the file system's immutable flag.
-    pub immutable: bool,
-    /// Seconds from one heartbeat of the writer to the next.
-    pub heartbeat_s: u64,
-    /// The user that restored servers run as, when the vault runs as root.
-    pub run_as: String,
-    /// Folders with PostgreSQL's programs, searched first.
-    pub postgres_bin_dirs: Vec<PathBuf>,
-}
-
-impl Default for VaultConfig {
-    fn default() -> Self {
-        Self {
-            repository: "repository".to_owned(),
-            object_storage: ObjectStorageConfig::default(),
-            drill_every_s: 900,
-            point_every_s: 3600,
-            point_every_mib: 1024,
-            full_every_s: 7 * 24 * 3600,
-            lock_for: LOCK_FOR,
-            immutable: false,
-            heartbeat_s: holdfast_vault::limits::HEARTBEAT.as_secs(),
-            run_as: "postgres".to_owned(),
-            postgres_bin_dirs: Vec::new(),
-        }
-    }
-}
-
-/// How the bucket of the repository is reached.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ObjectStorageConfig {
-    /// Where requests go; Amazon's endpoint of the region when it is absent.
-    pub endpoint: Option<String>,
-    /// The region that requests are signed for.
-    pub region: String,
-    /// The name of the key.
-    pub access_key_id: Option<SecretRef>,
-    /// The key.
-    pub secret_access_key: Option<SecretRef>,
-    /// What temporary keys carry as well.
-    pub session_token: Option<SecretRef>,
-    /// The name of a key that may delete; `vault check-target` alone tries it.
-    pub probe_access_key_id: Option<SecretRef>,
-    /// That key.
-    pub probe_secret_access_key: Option<SecretRef>,
-    /// The name of a key that may delete; `vault expire` alone uses it.
-    pub expire_access_key_id: Option<SecretRef>,
-    /// That key.
-    pub expire_secret_access_key: Option<SecretRef>,
-    /// How the bucket is named in requests: `path` or `virtual-host`.
-    pub addressing: Addressing,
-    /// Permits requests without TLS to other machines.
-    pub plain_http: bool,
-    /// A certificate authority to trust instead of the system's, PEM.
-    pub ca_file: Option<PathBuf>,
-}
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -498,6 +203,8 @@ fn one_line(error: &toml::de::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::{Code, Coded};
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {

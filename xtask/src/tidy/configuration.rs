@@ -4,21 +4,22 @@ use super::Finding;
 use crate::tree::{RustText, Tree};
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    let (Some(source), Some(document)) = (tree.file(SOURCE), tree.file(DOCUMENT)) else {
+    let Some(document) = tree.file(DOCUMENT) else {
         return Vec::new();
     };
-    let keys = source.rust.as_ref().map(keys).unwrap_or_default();
-    let is_missing = |(_, key): &(usize, String)| {
+    let has_row = |key: &str| {
         let row = format!("| `{key}` |");
-        !document.text.lines().any(|line| line.starts_with(&row))
+        document.text.lines().any(|line| line.starts_with(&row))
     };
-    let missing = keys.into_iter().filter(is_missing);
-    missing
-        .map(|(line, key)| {
+    let mut findings = Vec::new();
+    for file in tree.matching(SOURCES, ".rs") {
+        let keys = file.rust.as_ref().map(keys).unwrap_or_default();
+        for (line, key) in keys.into_iter().filter(|(_, key)| !has_row(key)) {
             let text = format!("`{key}` has no row in {DOCUMENT}");
-            Finding::new(SOURCE, line, text)
-        })
-        .collect()
+            findings.push(Finding::new(&file.path, line, text));
+        }
+    }
+    findings
 }
 
 /// The fields of the structs that refuse unknown keys, except those that only hold further tables.
@@ -46,7 +47,8 @@ fn keys(source: &RustText) -> Vec<(usize, String)> {
     keys
 }
 
-const SOURCE: &str = "crates/holdfast/src/config.rs";
+/// The file `config.rs` and the folder beside it.
+const SOURCES: &str = "crates/holdfast/src/config";
 const DOCUMENT: &str = "docs/configuration.md";
 /// Types that are sections of the file, not keys.
 const TABLES: &[&str] = &[
@@ -64,12 +66,19 @@ mod tests {
     #[test]
     fn a_key_without_a_row_is_found() {
         let source = "#[serde(deny_unknown_fields)]\npub struct A {\n    /// The b.\n    pub b: u32,\n    c: Option<u32>,\n    guard: GuardConfig,\n}\nstruct D {\n    e: u32,\n}\n";
-        let tree = planted(&[(SOURCE, source), (DOCUMENT, "| `b` | 1 | the b |\n")]);
-        let findings = check(&tree);
-        assert_eq!(findings.len(), 1);
-        assert_eq!(
-            (findings[0].line, findings[0].text.contains("`c`")),
-            (5, true)
-        );
+        let further = "#[serde(deny_unknown_fields)]\npub struct F {\n    pub g: u32,\n}\n";
+        let tree = planted(&[
+            ("crates/holdfast/src/config.rs", source),
+            ("crates/holdfast/src/config/vault.rs", further),
+            (DOCUMENT, "| `b` | 1 | the b |\n"),
+        ]);
+        let mut findings = check(&tree);
+        findings.sort_by_key(|finding| finding.line);
+        let found: Vec<_> = findings.iter().map(|f| (f.line, f.path.as_str())).collect();
+        let expected = [
+            (3, "crates/holdfast/src/config/vault.rs"),
+            (5, "crates/holdfast/src/config.rs"),
+        ];
+        assert_eq!(found, expected);
     }
 }

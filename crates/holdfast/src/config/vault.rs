@@ -1,0 +1,86 @@
+//! The vault's part of the file.
+
+use std::path::PathBuf;
+
+use holdfast_store::object::s3::Addressing;
+use holdfast_vault::retention::Span;
+use holdfast_vault::retention::window::LOCK_FOR;
+use serde::Deserialize;
+
+use super::SecretRef;
+
+/// The vault's part.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VaultConfig {
+    /// The directory of the repository, relative to the state folder; or `s3://BUCKET[/PREFIX]`.
+    pub repository: String,
+    /// How the bucket is reached.
+    pub object_storage: ObjectStorageConfig,
+    /// Seconds between two drills of a source.
+    pub drill_every_s: u64,
+    /// Seconds from one restore point to the next, while the source changes.
+    pub point_every_s: u64,
+    /// Mebibytes of log after which a restore point is taken in any case.
+    pub point_every_mib: u64,
+    /// Seconds from one restore point that stands on its own to the next.
+    pub full_every_s: u64,
+    /// How long everything is kept at least, such as `14d`; it can only grow.
+    pub lock_for: Span,
+    /// Files of the repository get the file system's immutable flag.
+    pub immutable: bool,
+    /// Seconds from one heartbeat of the writer to the next.
+    pub heartbeat_s: u64,
+    /// The user that restored servers run as, when the vault runs as root.
+    pub run_as: String,
+    /// Folders with PostgreSQL's programs, searched first.
+    pub postgres_bin_dirs: Vec<PathBuf>,
+}
+
+impl Default for VaultConfig {
+    fn default() -> Self {
+        Self {
+            repository: "repository".to_owned(),
+            object_storage: ObjectStorageConfig::default(),
+            drill_every_s: 900,
+            point_every_s: 3600,
+            point_every_mib: 1024,
+            full_every_s: 7 * 24 * 3600,
+            lock_for: LOCK_FOR,
+            immutable: false,
+            heartbeat_s: holdfast_vault::limits::HEARTBEAT.as_secs(),
+            run_as: "postgres".to_owned(),
+            postgres_bin_dirs: Vec::new(),
+        }
+    }
+}
+
+/// How the bucket of the repository is reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectStorageConfig {
+    /// Where requests go; Amazon's endpoint of the region when it is absent.
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// The name of the key.
+    pub access_key_id: Option<SecretRef>,
+    /// The key.
+    pub secret_access_key: Option<SecretRef>,
+    /// What temporary keys carry as well.
+    pub session_token: Option<SecretRef>,
+    /// The name of a key that may delete; `vault check-target` alone tries it.
+    pub probe_access_key_id: Option<SecretRef>,
+    /// That key.
+    pub probe_secret_access_key: Option<SecretRef>,
+    /// The name of a key that may delete; `vault expire` alone uses it.
+    pub expire_access_key_id: Option<SecretRef>,
+    /// That key.
+    pub expire_secret_access_key: Option<SecretRef>,
+    /// How the bucket is named in requests: `path` or `virtual-host`.
+    pub addressing: Addressing,
+    /// Permits requests without TLS to other machines.
+    pub plain_http: bool,
+    /// A certificate authority to trust instead of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+}
