@@ -95,6 +95,19 @@ pub const SCAN_CONTEXT_LINES: usize = 3;
 /// Sessions that the role of one lease may have in its source at once.
 pub const ROLE_CONNECTIONS_MAX: u32 = 64;
 
+/// How long a statement of a lease may run, unless its session says otherwise.
+pub const ROLE_STATEMENT_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// How long a statement of a lease waits for a lock, and others behind it, unless its session says
+/// otherwise.
+pub const ROLE_LOCK_WAITS_MAX: Duration = Duration::from_secs(30);
+
+/// How long a session of a lease may leave a transaction open and idle, unless it says otherwise.
+pub const ROLE_IDLE_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How often guard looks for roles of leases that have ended.
+pub const LEASE_SWEEPS_EVERY: Duration = Duration::from_secs(10);
+
 /// Sessions of agents that are open at once; more wait.
 pub const PG_SESSIONS_MAX: usize = 512;
 

@@ -14,6 +14,7 @@ mod outside;
 mod own;
 mod session;
 mod source;
+mod sweep;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ use crate::lease::{Lease, LeaseMode, Leases, PgLease};
 use crate::limits::{PG_CLOSE_WAITS_MAX, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX};
 use known::Verdicts;
 use source::Source;
+pub use sweep::{Swept, sweep_roles};
 
 /// A source that the door leads to.
 #[derive(Clone, Debug)]
@@ -281,6 +283,8 @@ pub struct PgLeaseRequest<'a> {
     pub mode: LeaseMode,
     /// When it ends by itself.
     pub expires: Timestamp,
+    /// The guard that issues it, by its public key; written beside the role.
+    pub guard: &'a str,
 }
 
 /// Makes the role of a lease in its source and returns what the lease keeps of it.
@@ -296,6 +300,7 @@ pub async fn prepare_lease(
     let role = LeaseRole {
         name: format!("holdfast_{letters}"),
         database: database.to_owned(),
+        guard: request.guard.to_owned(),
         mode: request.mode,
         expires: request.expires,
     };

@@ -3,12 +3,38 @@
 //! The agent never logs in to the source with it: it logs in to the door with its token, and the
 //! door logs in to the source with a password that it draws anew in every process.
 
+mod removal;
+
 use holdfast_core::{Code, Coded, Secret, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use super::LeaseMode;
 use crate::clock::{self, RandomError};
-use crate::limits::ROLE_CONNECTIONS_MAX;
+use crate::limits::{ROLE_CONNECTIONS_MAX, ROLE_IDLE_MAX, ROLE_LOCK_WAITS_MAX, ROLE_STATEMENT_MAX};
+pub use removal::{drop_role, marked};
+
+/// What is written beside a role, so that a leftover is known for what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleMark {
+    /// What it is: always `lease`.
+    pub holdfast: String,
+    /// Which guard made it, by its public key: another guard's roles are left alone.
+    pub guard: String,
+    /// The database that the lease leads to.
+    pub database: String,
+}
+
+impl RoleMark {
+    /// Marks a role of `guard`'s for a lease that leads to `database`.
+    pub fn new(guard: &str, database: &str) -> Self {
+        Self {
+            holdfast: "lease".to_owned(),
+            guard: guard.to_owned(),
+            database: database.to_owned(),
+        }
+    }
+}
 
 /// A role to be made.
 #[derive(Clone, Debug)]
@@ -17,6 +43,8 @@ pub struct LeaseRole {
     pub name: String,
     /// The database that it may connect to.
     pub database: String,
+    /// The guard that makes it, by its public key.
+    pub guard: String,
     /// Its rights.
     pub mode: LeaseMode,
     /// When the source itself stops to let it in.
@@ -73,32 +101,19 @@ impl Coded for RoleError {
 /// [`RoleError`]; no role was made.
 pub async fn create_role(client: &mut Client, role: &LeaseRole) -> Result<(), RoleError> {
     let name = quoted(&role.name);
-    let until = literal(&role.expires.to_string());
-    let mut statements = vec![format!(
-        "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS \
-         INHERIT CONNECTION LIMIT {ROLE_CONNECTIONS_MAX} PASSWORD NULL VALID UNTIL {until}"
-    )];
-    statements.push(format!(
-        "GRANT CONNECT ON DATABASE {} TO {name}",
-        quoted(&role.database)
-    ));
-    match role.mode {
-        LeaseMode::ReadOnly => statements.push(format!("GRANT pg_read_all_data TO {name}")),
-        LeaseMode::Data => statements.push(format!(
+    let owner = owner_of(client, &role.database).await?;
+    let mut statements = own_statements(role);
+    match (role.mode, owner) {
+        (LeaseMode::ReadOnly, _) => statements.push(format!("GRANT pg_read_all_data TO {name}")),
+        (LeaseMode::Data, _) => statements.push(format!(
             "GRANT pg_read_all_data, pg_write_all_data TO {name}"
         )),
-        LeaseMode::Schema => {
-            statements.push(format!(
-                "GRANT pg_read_all_data, pg_write_all_data TO {name}"
-            ));
-            let (owner, is_superuser) = owner_of(client, &role.database).await?;
-            // Whoever may become a superuser is past every gate, so a superuser's things stay his.
-            statements.push(if is_superuser {
-                format!("GRANT USAGE, CREATE ON SCHEMA public TO {name}")
-            } else {
-                format!("GRANT {} TO {name}", quoted(&owner))
-            });
-        }
+        (LeaseMode::Schema, Some((owner, false))) => statements.extend(as_owner(&name, &owner)),
+        // Whoever may become a superuser is past every gate, so a superuser's things stay his.
+        (LeaseMode::Schema, _) => statements.push(format!(
+            "GRANT pg_read_all_data, pg_write_all_data TO {name}; \
+             GRANT USAGE, CREATE ON SCHEMA public TO {name}"
+        )),
     }
     let step = "make the role of the lease";
     let transaction = client.transaction().await.map_err(refused(step))?;
@@ -107,6 +122,55 @@ pub async fn create_role(client: &mut Client, role: &LeaseRole) -> Result<(), Ro
         .await
         .map_err(refused(step))?;
     transaction.commit().await.map_err(refused(step))
+}
+
+/// What every role of a lease gets: an end, a mark, and times after which a statement is given up.
+///
+/// The times are defaults, which its sessions may change; the end is not.
+fn own_statements(role: &LeaseRole) -> Vec<String> {
+    let name = quoted(&role.name);
+    let until = literal(&role.expires.to_string());
+    let mark = RoleMark::new(&role.guard, &role.database);
+    let mark = serde_json::to_string(&mark).unwrap_or_default();
+    let mut statements = vec![
+        format!(
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS \
+             INHERIT CONNECTION LIMIT {ROLE_CONNECTIONS_MAX} PASSWORD NULL VALID UNTIL {until}"
+        ),
+        format!("COMMENT ON ROLE {name} IS {}", literal(&mark)),
+        format!(
+            "GRANT CONNECT ON DATABASE {} TO {name}",
+            quoted(&role.database)
+        ),
+    ];
+    let times = [
+        ("statement_timeout", ROLE_STATEMENT_MAX),
+        ("lock_timeout", ROLE_LOCK_WAITS_MAX),
+        ("idle_in_transaction_session_timeout", ROLE_IDLE_MAX),
+    ];
+    statements.extend(times.map(|(setting, time)| {
+        format!("ALTER ROLE {name} SET {setting} = '{}ms'", time.as_millis())
+    }));
+    statements
+}
+
+/// Rights of the owner, who in turn may use at once what the lease makes, before it is his.
+///
+/// Guard must be a member of the lease's role to say so, and must not stay one: it may be the owner,
+/// and two roles cannot be members of each other.
+fn as_owner(name: &str, owner: &str) -> Vec<String> {
+    let owner = quoted(owner);
+    let mut statements = vec![
+        format!("GRANT pg_read_all_data, pg_write_all_data TO {name}"),
+        format!("GRANT {name} TO CURRENT_USER"),
+    ];
+    let kinds = ["TABLES", "SEQUENCES", "FUNCTIONS", "TYPES", "SCHEMAS"];
+    statements.extend(kinds.map(|kind| {
+        format!("ALTER DEFAULT PRIVILEGES FOR ROLE {name} GRANT ALL ON {kind} TO {owner}")
+    }));
+    statements.push(format!("REVOKE {name} FROM CURRENT_USER"));
+    statements.push(format!("GRANT {owner} TO {name}"));
+    statements
 }
 
 /// Gives the role a new password that only the caller knows, until the same end as before.
@@ -131,67 +195,20 @@ pub async fn draw_password(client: &Client, role: &str) -> Result<Secret, RoleEr
     Ok(Secret::new(password))
 }
 
-/// Ends the role's sessions and removes it; what it owns goes to the owner of the database.
-///
-/// A role that is gone already is as good as removed.
-///
-/// # Errors
-/// [`RoleError`]; the role can no longer log in if the step was `remove the role of the lease`.
-pub async fn drop_role(client: &mut Client, role: &str, database: &str) -> Result<(), RoleError> {
-    let there = client
-        .query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role])
-        .await
-        .map_err(refused("look for the role of the lease"))?;
-    if there.is_none() {
-        return Ok(());
-    }
-    let name = quoted(role);
-    client
-        .batch_execute(&format!("ALTER ROLE {name} NOLOGIN PASSWORD NULL"))
-        .await
-        .map_err(refused("close the role of the lease"))?;
-    client
-        .execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
-            &[&role],
-        )
-        .await
-        .map_err(refused("end the sessions of the lease"))?;
-    let (owner, _) = owner_of(client, database).await?;
-    let owner = quoted(&owner);
-    let step = "remove the role of the lease";
-    let member = client
-        .query_one("SELECT pg_has_role($1, 'MEMBER')", &[&role])
-        .await
-        .map_err(refused(step))?;
-    if !member.try_get::<_, bool>(0).map_err(refused(step))? {
-        client
-            .batch_execute(&format!("GRANT {name} TO CURRENT_USER"))
-            .await
-            .map_err(refused(step))?;
-    }
-    let transaction = client.transaction().await.map_err(refused(step))?;
-    transaction
-        .batch_execute(&format!(
-            "REASSIGN OWNED BY {name} TO {owner}; DROP OWNED BY {name}; DROP ROLE {name}"
-        ))
-        .await
-        .map_err(refused(step))?;
-    transaction.commit().await.map_err(refused(step))
-}
-
-/// Returns the owner of a database and whether it is a superuser.
-async fn owner_of(client: &Client, database: &str) -> Result<(String, bool), RoleError> {
+/// Returns the owner of a database and whether it is a superuser; `None` when there is no such
+/// database any more.
+async fn owner_of(client: &Client, database: &str) -> Result<Option<(String, bool)>, RoleError> {
     let step = "find the owner of the database";
     let row = client
-        .query_one(
+        .query_opt(
             "SELECT r.rolname::text, r.rolsuper FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE d.datname = $1",
             &[&database],
         )
         .await
         .map_err(refused(step))?;
+    let Some(row) = row else { return Ok(None) };
     let owner = row.try_get(0).map_err(refused(step))?;
-    Ok((owner, row.try_get(1).map_err(refused(step))?))
+    Ok(Some((owner, row.try_get(1).map_err(refused(step))?)))
 }
 
 fn refused(step: &'static str) -> impl Fn(tokio_postgres::Error) -> RoleError {

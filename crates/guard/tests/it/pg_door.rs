@@ -15,6 +15,7 @@ mod bench;
 mod extended;
 mod hidden;
 mod judged;
+mod roles;
 mod speed;
 mod stopped;
 mod transparent;

@@ -39,8 +39,17 @@ pub struct Issue {
     #[arg(long)]
     purpose: String,
     /// What it may do in the database.
-    #[arg(long, value_enum, default_value = "data")]
+    #[arg(long, value_enum, default_value = "data", conflicts_with_all = ["read_only", "schema"])]
     mode: Mode,
+    /// It may only read; the same as `--mode read-only`.
+    #[arg(long, conflicts_with = "schema")]
+    read_only: bool,
+    /// It has the rights of the database's owner, so that migrations work; the same as `--mode schema`.
+    #[arg(long)]
+    schema: bool,
+    /// Rows that one transaction may change unasked; an hour's budget grows with it.
+    #[arg(long, value_name = "N")]
+    rows: Option<u64>,
     /// How long it lasts, such as `30m`, `8h`.
     #[arg(long = "for", default_value = "8h", value_parser = duration)]
     lasts: std::time::Duration,
@@ -103,13 +112,23 @@ impl Lease {
 }
 
 impl Issue {
+    fn mode(&self) -> LeaseMode {
+        match (self.read_only, self.schema) {
+            (true, _) => LeaseMode::ReadOnly,
+            (_, true) => LeaseMode::Schema,
+            _ => self.mode.into(),
+        }
+    }
+
     fn run(self, config: &Config, output: Output) -> Done {
+        let mode = self.mode();
         let source = config.source(&self.source)?.name.to_string();
         let asked = TicketRequest {
             source,
             agent: self.agent,
             purpose: self.purpose,
-            mode: self.mode.into(),
+            mode,
+            rows: self.rows,
             lasts_s: self.lasts.as_secs(),
             database: self.database,
             by: operator(),
@@ -120,7 +139,15 @@ impl Issue {
             output.say(&format!("warning: {warning}"));
         }
         output.result(&ticket, || {
-            let mut text = format!("# {} until {}\n", ticket.id, ticket.expires);
+            let budget = ticket.budget;
+            let mut text = format!(
+                "# {} until {}: {}\n# unasked it may change {} rows a transaction, {} an hour\n",
+                ticket.id,
+                ticket.expires,
+                meaning(mode),
+                budget.transaction.0,
+                budget.hour.0
+            );
             if let Some(url) = &ticket.url {
                 text.push_str(&format!("export DATABASE_URL='{url}'\n"));
             }
@@ -133,6 +160,17 @@ impl Issue {
     }
 }
 
+/// Says in words what a lease may do in the database.
+fn meaning(mode: LeaseMode) -> &'static str {
+    match mode {
+        LeaseMode::Data => "reads and changes rows",
+        LeaseMode::ReadOnly => "reads",
+        LeaseMode::Schema => {
+            "acts with the rights of the owner; what it did is measured before COMMIT"
+        }
+    }
+}
+
 fn list(config: &Config, output: Output) -> Done {
     let answer = block_on(ask_or_open(config, "lease.list", Value::Null))?;
     let leases: Vec<Kept> = crate::cmd::read(answer)?;
@@ -142,12 +180,14 @@ fn list(config: &Config, output: Output) -> Done {
         Some(_) if lease.revoked.is_some() => "revoked",
         Some(_) => "expired",
     };
+    let word = |mode: LeaseMode| json!(mode).as_str().unwrap_or_default().to_owned();
     let rows: Vec<Value> = leases
         .iter()
         .map(|lease| {
             json!({
                 "id": lease.id, "state": state(lease), "source": lease.source,
                 "agent": lease.agent, "purpose": lease.purpose, "mode": lease.mode,
+                "budget": lease.budget,
                 "issued": lease.issued, "expires": lease.expires,
                 "role": lease.pg.as_ref().map(|pg| &pg.role),
             })
@@ -160,11 +200,14 @@ fn list(config: &Config, output: Output) -> Done {
                 state(lease).to_owned(),
                 lease.source.to_string(),
                 lease.agent.clone(),
+                word(lease.mode),
                 lease.expires.to_string(),
                 lease.purpose.clone(),
             ]
         });
-        let header = ["ID", "STATE", "SOURCE", "AGENT", "EXPIRES", "PURPOSE"];
+        let header = [
+            "ID", "STATE", "SOURCE", "AGENT", "MODE", "EXPIRES", "PURPOSE",
+        ];
         table(&header, &cells.collect::<Vec<_>>())
     });
     Ok(())

@@ -119,6 +119,7 @@ impl Scan {
                     source: source.clone(),
                     agent: agent.clone(),
                     purpose: format!("in place of a credential in {}", finding.file.display()),
+                    rows: None,
                     mode: LeaseMode::Data,
                     lasts_s: self.lasts.as_secs(),
                     database: None,

@@ -2,6 +2,7 @@
 
 mod ops;
 mod state;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -85,11 +86,13 @@ pub async fn start(
         listen: config.guard.pg_listen,
         sources: pg_sources(config)?,
     };
+    let swept = pg_config.sources.clone();
     let pg = PgDoor::bind(pg_config, gatekeeper.clone(), state.leases.clone()).await?;
     let addresses = Addresses {
         pg: pg.local_addr(),
         http: http.local_addr(),
     };
+    let sweeping = sweep::serve(swept, state.clone(), stop.clone());
     let desk = Desk::new(config.clone(), state, Some((gatekeeper, addresses)));
     let answer = move |request| {
         let desk = desk.clone();
@@ -98,6 +101,7 @@ pub async fn start(
     let tasks = vec![
         tokio::spawn(http.run(stop.clone())),
         tokio::spawn(pg.run(stop.clone())),
+        tokio::spawn(sweeping),
         tokio::spawn(api::serve(listener, stop, answer)),
     ];
     Ok(Running { addresses, tasks })

@@ -53,6 +53,9 @@ pub struct Said {
     pub err: String,
 }
 
+/// The public key of the guard that issues leases here.
+pub const GUARD: &str = "guard-of-this-test";
+
 struct Proven;
 
 impl WayBack for Proven {
@@ -200,12 +203,21 @@ impl Bench {
         }
     }
 
+    /// The URL of another lease through the door.
+    pub fn url_of(&self, lease: &Issued) -> String {
+        let url = lease_url(self.door, &lease.lease, &lease.token).unwrap();
+        url.expose().to_owned()
+    }
+
     /// Connects another client through the door.
     pub async fn client(&self) -> tokio_postgres::Client {
-        let (client, connection) =
-            tokio_postgres::connect(self.url.expose(), tokio_postgres::NoTls)
-                .await
-                .unwrap();
+        self.client_at(self.url.expose()).await
+    }
+
+    pub async fn client_at(&self, url: &str) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+            .await
+            .unwrap();
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -285,14 +297,23 @@ impl Bench {
 }
 
 pub async fn issue(leases: &Leases, source: &PgDoorSource, mode: LeaseMode) -> Issued {
+    issue_for(leases, source, mode, Duration::from_secs(600)).await
+}
+
+pub async fn issue_for(
+    leases: &Leases,
+    source: &PgDoorSource,
+    mode: LeaseMode,
+    lasts: Duration,
+) -> Issued {
     let (id, token) = (Leases::draw_id().unwrap(), Leases::draw_token().unwrap());
-    let lasts = Duration::from_secs(600);
     let asked = PgLeaseRequest {
         id: &id,
         token: &token,
         database: None,
         mode,
         expires: clock::now().plus(lasts),
+        guard: GUARD,
     };
     let pg = prepare_lease(source, asked).await.unwrap();
     let request = LeaseRequest {

@@ -32,6 +32,9 @@ pub struct TicketRequest {
     pub purpose: String,
     /// What it may do.
     pub mode: LeaseMode,
+    /// Rows that one transaction may change unasked; what the environment allows, when not said.
+    #[serde(default)]
+    pub rows: Option<u64>,
     /// How long it lasts, in seconds.
     pub lasts_s: u64,
     /// The database, when it is not the one in `guard_url`.
@@ -47,6 +50,10 @@ pub struct Ticket {
     pub id: LeaseId,
     /// When it ends by itself.
     pub expires: Timestamp,
+    /// What it may do.
+    pub mode: LeaseMode,
+    /// How many rows it may change unasked.
+    pub budget: RowBudget,
     /// The connection string through the PostgreSQL door.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -103,6 +110,22 @@ fn to_json(value: impl Serialize) -> Result<Value, Failure> {
             "tell the makers of holdfast",
         )
     })
+}
+
+/// Returns the budget of a lease; that of an hour keeps its proportion to that of a transaction.
+fn budget(environment: &str, rows: Option<u64>) -> RowBudget {
+    let usual = Budget::of(environment);
+    let (transaction, hour) = (usual.rows_transaction_max, usual.rows_lease_hour_max);
+    match rows {
+        None => RowBudget {
+            transaction: RowCount(transaction),
+            hour: RowCount(hour),
+        },
+        Some(rows) => RowBudget {
+            transaction: RowCount(rows),
+            hour: RowCount(rows.saturating_mul(hour) / transaction.max(1)),
+        },
+    }
 }
 
 impl Desk {
@@ -182,6 +205,7 @@ impl Desk {
 
     /// Issues a lease: the role in the source first, then the lease, which the ledger has.
     async fn issue(&self, asked: &TicketRequest) -> Result<(Ticket, Issued), Failure> {
+        let _no_sweep = self.state.roles.lock().await;
         let source = self.config.source(&asked.source)?;
         let (id, token) = (Leases::draw_id()?, Leases::draw_token()?);
         let lasts = Duration::from_secs(asked.lasts_s);
@@ -195,6 +219,7 @@ impl Desk {
                     database: asked.database.as_deref(),
                     mode: asked.mode,
                     expires: now().plus(lasts),
+                    guard: &self.state.guard_key(),
                 };
                 Some(prepare_lease(door, request).await?)
             }
@@ -206,16 +231,12 @@ impl Desk {
                 None
             }
         };
-        let budget = Budget::of(&source.environment);
         let request = LeaseRequest {
             source: source.name.clone(),
             agent: asked.agent.clone(),
             purpose: asked.purpose.clone(),
             mode: asked.mode,
-            budget: RowBudget {
-                transaction: RowCount(budget.rows_transaction_max),
-                hour: RowCount(budget.rows_lease_hour_max),
-            },
+            budget: budget(&source.environment, asked.rows),
             lasts,
         };
         let issued = self
@@ -234,6 +255,8 @@ impl Desk {
         let ticket = Ticket {
             id: lease.id.clone(),
             expires: lease.expires,
+            mode: lease.mode,
+            budget: lease.budget,
             url: lease_url(addresses.pg, lease, &issued.token).map(|url| url.expose().to_owned()),
             env: lease_env(addresses.http, &issued.token, &ca),
             warnings,

@@ -1,5 +1,8 @@
 //! What guard keeps: its ledger, its records, its leases and holds.
 
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
 use holdfast_guard::custody::Custody;
 use holdfast_guard::decide::rows_of_entry;
 use holdfast_guard::hold::Holds;
@@ -27,6 +30,8 @@ pub struct GuardState {
     pub holds: Holds,
     /// What was taken from agents.
     pub custody: Custody,
+    /// Held while a role is made or roles are swept: a role is there before its lease is kept.
+    pub roles: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl GuardState {
@@ -51,6 +56,12 @@ impl GuardState {
             ledger,
             records,
             leases,
+            roles: Arc::default(),
         })
+    }
+
+    /// Returns how this guard marks what it makes in a source: its public key.
+    pub fn guard_key(&self) -> String {
+        HEXLOWER.encode(self.ledger.public_key().as_bytes())
     }
 }
