@@ -108,6 +108,9 @@ pub const ROLE_IDLE_MAX: Duration = Duration::from_secs(5 * 60);
 /// How often guard looks for roles of leases that have ended.
 pub const LEASE_SWEEPS_EVERY: Duration = Duration::from_secs(10);
 
+/// How old the door's certificate may become; one of our own authority lasts thirteen months.
+pub const PG_CERTIFICATE_RENEWED_EVERY: Duration = Duration::from_secs(24 * 3600);
+
 /// Sessions of agents that are open at once; more wait.
 pub const PG_SESSIONS_MAX: usize = 512;
 

@@ -7,7 +7,6 @@
 //! pack's that read.
 
 mod ask;
-mod ca;
 mod connection;
 mod env;
 mod exchange;
@@ -36,8 +35,8 @@ use crate::limits::{HTTP_CLOSE_WAITS_MAX, HTTP_CONNECTIONS_MAX, HTTP_HOLD_WAITS_
 use exchange::Door;
 use upstream::Upstreams;
 
+pub use super::ca::{Ca, CaError};
 pub use ask::Asker;
-pub use ca::{Ca, CaError};
 pub use env::lease_env;
 pub use upstream::UpstreamOverride;
 

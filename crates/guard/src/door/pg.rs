@@ -14,7 +14,10 @@ mod outside;
 mod own;
 mod session;
 mod source;
+mod stream;
 mod sweep;
+mod tls;
+mod verify;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,12 +34,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::decide::Gatekeeper;
+use crate::door::ca::CaError;
 use crate::lease::role::{self, LeaseRole, RoleError};
 use crate::lease::{Lease, LeaseMode, Leases, PgLease};
 use crate::limits::{PG_CLOSE_WAITS_MAX, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX};
 use known::Verdicts;
 use source::Source;
 pub use sweep::{Swept, sweep_roles};
+use tls::Tls;
+
+pub use tls::PgDoorTls;
 
 /// A source that the door leads to.
 #[derive(Clone, Debug)]
@@ -56,6 +63,8 @@ pub struct PgDoorConfig {
     pub listen: SocketAddr,
     /// Where it leads.
     pub sources: Vec<PgDoorSource>,
+    /// Whose certificate it shows.
+    pub tls: PgDoorTls,
 }
 
 /// Why the door does not open.
@@ -69,17 +78,22 @@ pub enum PgDoorError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The certificate cannot be used.
+    #[error("the PostgreSQL door cannot encrypt")]
+    Tls(#[source] CaError),
 }
 
 impl Coded for PgDoorError {
     fn code(&self) -> Code {
         match self {
+            Self::Tls(error) => error.code(),
             Self::Listen { .. } => Code::ZS402,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Tls(error) => error.hint(),
             Self::Listen { .. } => {
                 Some("choose another `pg_listen`, or stop what uses it".to_owned())
             }
@@ -103,8 +117,12 @@ struct Door {
     /// What an open transaction is asked.
     question: String,
     /// Under which key a session can be cancelled, and the server's own key for it.
-    keys: Mutex<HashMap<(u32, [u8; 4]), Cancel>>,
+    keys: Mutex<HashMap<Key, Cancel>>,
+    tls: Tls,
 }
+
+/// The server's process that a session has, and the door's own secret for it.
+type Key = (u32, Box<[u8]>);
 
 /// How a running statement is ended.
 #[derive(Clone)]
@@ -124,6 +142,7 @@ impl PgDoor {
         gatekeeper: Gatekeeper,
         leases: Leases,
     ) -> Result<Self, PgDoorError> {
+        let tls = Tls::new(config.tls, config.listen.ip()).map_err(PgDoorError::Tls)?;
         let failed = |source| PgDoorError::Listen {
             address: config.listen,
             source,
@@ -142,6 +161,7 @@ impl PgDoor {
             verdicts: Verdicts::default(),
             question: evidence::question(),
             keys: Mutex::default(),
+            tls,
         };
         Ok(Self {
             listener,
@@ -171,8 +191,8 @@ impl PgDoor {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "the PostgreSQL door cannot accept a connection");
                     tokio::task::yield_now().await;
@@ -181,7 +201,7 @@ impl PgDoor {
             };
             let (door, stop) = (Arc::clone(&self.door), stop.clone());
             tasks.spawn(async move {
-                door.serve(stream, stop).await;
+                door.serve(stream, peer, stop).await;
                 drop(place);
             });
         }
@@ -193,24 +213,25 @@ impl PgDoor {
 
 impl Door {
     /// Serves one connection to its end.
-    async fn serve(self: &Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+    async fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let logging_in = tokio::time::timeout(PG_LOGIN_WAITS_MAX, login::log_in(self, stream));
+        let logging_in =
+            tokio::time::timeout(PG_LOGIN_WAITS_MAX, login::log_in(self, stream, peer));
         let logged_in = tokio::select! {
             () = stop.cancelled() => return,
             logged_in = logging_in => logged_in,
         };
         let Ok(Ok(session)) = logged_in else { return };
-        let key = session.key;
+        let key = session.key.clone();
         let (process, secret) = session.server_key.clone();
         let cancel = Cancel {
             source: Arc::clone(&session.source),
             process,
             secret,
         };
-        self.keys().insert(key, cancel);
+        self.keys().insert(key.clone(), cancel);
         session::serve(Arc::clone(self), session, stop).await;
         self.keys().remove(&key);
     }
@@ -224,10 +245,7 @@ impl Door {
 
     /// Ends what a session is doing, if the secret is its own; says nothing either way.
     async fn cancel(&self, process: u32, secret: &[u8]) {
-        let Ok(secret) = <[u8; 4]>::try_from(secret) else {
-            return;
-        };
-        let found = self.keys().get(&(process, secret)).cloned();
+        let found = self.keys().get(&(process, secret.into())).cloned();
         let Some(cancel) = found else { return };
         let Ok(mut stream) = dial::dial(&cancel.source.url).await else {
             return;
@@ -242,7 +260,7 @@ impl Door {
         }
     }
 
-    fn keys(&self) -> std::sync::MutexGuard<'_, HashMap<(u32, [u8; 4]), Cancel>> {
+    fn keys(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Cancel>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,6 +12,7 @@
 
 mod access;
 mod bench;
+mod encrypted;
 mod extended;
 mod hidden;
 mod judged;

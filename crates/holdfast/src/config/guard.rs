@@ -24,6 +24,10 @@ pub struct UpstreamConfig {
 pub struct GuardConfig {
     /// Where the PostgreSQL door listens.
     pub pg_listen: SocketAddr,
+    /// The certificate that the PostgreSQL door shows, PEM; one of its own authority otherwise.
+    pub pg_certificate_file: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    pub pg_key_file: Option<PathBuf>,
     /// Where the HTTP door listens.
     pub http_listen: SocketAddr,
     /// Cedar text instead of the shipped policy.
@@ -38,6 +42,8 @@ impl Default for GuardConfig {
     fn default() -> Self {
         Self {
             pg_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6543)),
+            pg_certificate_file: None,
+            pg_key_file: None,
             http_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6480)),
             policy_file: None,
             proof_age_max_s: holdfast_guard::limits::PROOF_AGE_MAX.as_secs(),

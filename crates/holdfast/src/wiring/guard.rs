@@ -13,7 +13,7 @@ use holdfast_core::{SourceName, WayBack};
 use holdfast_guard::custody::Custody;
 use holdfast_guard::decide::{Gatekeeper, Parts};
 use holdfast_guard::door::http::{HttpDoor, HttpDoorConfig, UpstreamOverride};
-use holdfast_guard::door::pg::{PgDoor, PgDoorConfig, PgDoorSource};
+use holdfast_guard::door::pg::{PgDoor, PgDoorConfig, PgDoorSource, PgDoorTls};
 use holdfast_guard::limits::HTTP_HOLD_WAITS_MAX;
 use holdfast_judge::packs::Packs;
 use holdfast_judge::policy::Policy;
@@ -85,6 +85,7 @@ pub async fn start(
     let pg_config = PgDoorConfig {
         listen: config.guard.pg_listen,
         sources: pg_sources(config)?,
+        tls: pg_tls(config)?,
     };
     let swept = pg_config.sources.clone();
     let pg = PgDoor::bind(pg_config, gatekeeper.clone(), state.leases.clone()).await?;
@@ -150,6 +151,24 @@ fn http_config(config: &Config) -> HttpDoorConfig {
         resources: config.sources.iter().flat_map(|s| s.resources()).collect(),
         environments,
         hold_wait: HTTP_HOLD_WAITS_MAX,
+    }
+}
+
+fn pg_tls(config: &Config) -> Result<PgDoorTls, Failure> {
+    let guard = &config.guard;
+    match (&guard.pg_certificate_file, &guard.pg_key_file) {
+        (Some(certificate), Some(key)) => Ok(PgDoorTls::Files {
+            certificate: config.base.join(certificate),
+            key: config.base.join(key),
+        }),
+        (None, None) => Ok(PgDoorTls::Local {
+            ca_folder: config.state_dir.clone(),
+        }),
+        _ => Err(Failure::new(
+            holdfast_core::Code::ZU601,
+            "`pg_certificate_file` and `pg_key_file` belong together",
+            "name both in `[guard]`, or neither",
+        )),
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! The arithmetic of hashes is that of well-known crates; here are only the messages.
 
+pub mod binding;
+pub mod client;
+
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -11,6 +14,20 @@ pub const LIMIT_SCRAM_BYTES: usize = 2_048;
 
 /// The mechanism's name.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// The name of the mechanism that binds the login to the TLS connection.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// How a login is bound to the TLS connection that it runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Not at all.
+    Absent,
+    /// By the hash of the server's certificate: `tls-server-end-point`.
+    EndPoint(Vec<u8>),
+    /// Not at all, although the client could: the server has offered none.
+    Unoffered,
+}
 
 /// Why a client is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +86,8 @@ impl Verifier {
 /// A conversation after the client's first message.
 pub struct Begun {
     verifier: Verifier,
-    gs2: Vec<u8>,
+    /// What the client must say that it is bound to.
+    bound: Vec<u8>,
     client_first_bare: Vec<u8>,
     server_first: Vec<u8>,
     nonce: Vec<u8>,
@@ -77,8 +95,11 @@ pub struct Begun {
 
 /// Answers the client's first message; `nonce` is random printable text without a comma.
 ///
+/// `binding` is that of the mechanism which the client has chosen. What the client says of it must be
+/// the same, so nobody in between can talk the two out of a binding.
+///
 /// # Errors
-/// [`ScramError::Malformed`], also when the client demands channel binding.
+/// [`ScramError::Malformed`].
 ///
 /// # Source
 /// RFC 5802 section 5, RFC 7677.
@@ -86,27 +107,22 @@ pub fn begin(
     verifier: Verifier,
     client_first: &[u8],
     nonce: &str,
+    binding: &Binding,
 ) -> Result<(Begun, Vec<u8>), ScramError> {
     if client_first.len() > LIMIT_SCRAM_BYTES {
         return Err(ScramError::Malformed);
     }
-    let gs2_len = match client_first.first() {
-        // `n`: the client does not bind; `y`: it would, but thinks that we cannot, which is true.
-        Some(b'n' | b'y') => {
-            let mut commas = client_first.iter().enumerate().filter(|(_, b)| **b == b',');
-            let _first = commas.next().ok_or(ScramError::Malformed)?;
-            let (second, _) = commas.next().ok_or(ScramError::Malformed)?;
-            second.saturating_add(1)
-        }
+    // PostgreSQL takes the user from the first packet and wants no authorization identity.
+    let (gs2, bound) = match (client_first, binding) {
+        ([b'n', b',', b',', ..], Binding::Absent) => (&b"n,,"[..], &[][..]),
+        // It would bind, but thinks that we cannot; who offers a binding must not accept this.
+        ([b'y', b',', b',', ..], Binding::Absent) => (&b"y,,"[..], &[][..]),
+        (_, Binding::EndPoint(hash)) => (&b"p=tls-server-end-point,,"[..], &hash[..]),
         _ => return Err(ScramError::Malformed),
     };
-    let (gs2, bare) = client_first
-        .split_at_checked(gs2_len)
+    let bare = client_first
+        .strip_prefix(gs2)
         .ok_or(ScramError::Malformed)?;
-    // PostgreSQL takes the user from the first packet and wants no authorization identity.
-    if gs2.len() != 3 {
-        return Err(ScramError::Malformed);
-    }
     let mut fields = bare.split(|byte| *byte == b',');
     let user = fields.next().ok_or(ScramError::Malformed)?;
     let client_nonce = fields
@@ -131,7 +147,7 @@ pub fn begin(
     );
     let begun = Begun {
         verifier,
-        gs2: gs2.to_vec(),
+        bound: [gs2, bound].concat(),
         client_first_bare: bare.to_vec(),
         server_first: server_first.clone(),
         nonce: whole_nonce,
@@ -159,7 +175,7 @@ impl Begun {
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or(ScramError::Malformed)?;
         let mut expected = b"c=".to_vec();
-        expected.extend(BASE64.encode(&self.gs2).bytes());
+        expected.extend(BASE64.encode(&self.bound).bytes());
         expected.extend(b",r=");
         expected.extend(&self.nonce);
         if without_proof != expected {
@@ -217,7 +233,7 @@ mod tests {
     fn log_in(password: &str, offered: &str) -> Result<(), ScramError> {
         let verifier = Verifier::parse(&scram_sha_256(password.as_bytes())).unwrap();
         let mut client = ScramSha256::new(offered.as_bytes(), ChannelBinding::unsupported());
-        let (begun, answer) = begin(verifier, client.message(), "server-nonce")?;
+        let (begun, answer) = begin(verifier, client.message(), "server-nonce", &Binding::Absent)?;
         client.update(&answer).unwrap();
         let answer = begun.finish(client.message())?;
         client.finish(&answer).unwrap();
@@ -239,7 +255,7 @@ mod tests {
     fn nobody_is_let_in_by_no_password() {
         let mut client = ScramSha256::new(b"x", ChannelBinding::unsupported());
         let verifier = Verifier::of_nobody([7; 32]);
-        let (begun, answer) = begin(verifier, client.message(), "n").unwrap();
+        let (begun, answer) = begin(verifier, client.message(), "n", &Binding::Absent).unwrap();
         client.update(&answer).unwrap();
         assert_eq!(begun.finish(client.message()), Err(ScramError::Password));
     }
@@ -248,8 +264,9 @@ mod tests {
     fn a_message_of_another_conversation_is_refused() {
         let verifier = Verifier::parse(&scram_sha_256(b"p")).unwrap();
         let mut client = ScramSha256::new(b"p", ChannelBinding::unsupported());
-        let (_, answer) = begin(verifier.clone(), client.message(), "one").unwrap();
-        let (other, _) = begin(verifier, client.message(), "two").unwrap();
+        let (_, answer) =
+            begin(verifier.clone(), client.message(), "one", &Binding::Absent).unwrap();
+        let (other, _) = begin(verifier, client.message(), "two", &Binding::Absent).unwrap();
         client.update(&answer).unwrap();
         assert_eq!(other.finish(client.message()), Err(ScramError::Malformed));
     }
@@ -271,7 +288,10 @@ mod tests {
             &long,
         ] {
             let verifier = Verifier::of_nobody([1; 32]);
-            assert!(begin(verifier, message, "n").is_err(), "{message:?}");
+            assert!(
+                begin(verifier, message, "n", &Binding::Absent).is_err(),
+                "{message:?}"
+            );
         }
     }
 
@@ -280,8 +300,8 @@ mod tests {
         fn any_bytes_are_refused_without_a_panic(first: Vec<u8>, last: Vec<u8>, text: String) {
             let _ = Verifier::parse(&text);
             let verifier = Verifier::of_nobody([1; 32]);
-            let _ = begin(verifier.clone(), &first, "n");
-            let (begun, _) = begin(verifier, b"n,,n=,r=abc", "n").unwrap();
+            let _ = begin(verifier.clone(), &first, "n", &Binding::Absent);
+            let (begun, _) = begin(verifier, b"n,,n=,r=abc", "n", &Binding::Absent).unwrap();
             prop_assert!(begun.finish(&last).is_err());
         }
     }

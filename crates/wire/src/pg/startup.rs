@@ -113,9 +113,10 @@ pub fn write_cancel(process: u32, secret: &[u8], out: &mut Vec<u8>) {
     out.extend(secret);
 }
 
-/// Writes the first packet of a session of the protocol 3.0.
-pub fn write_session(parameters: &[Parameter], out: &mut Vec<u8>) {
-    let mut body = vec![0, 3, 0, 0];
+/// Writes the first packet of a session of the protocol 3, with its minor version.
+pub fn write_session(minor: u16, parameters: &[Parameter], out: &mut Vec<u8>) {
+    let mut body = vec![0, 3];
+    body.extend(minor.to_be_bytes());
     for (name, value) in parameters {
         body.extend(name);
         body.push(0);
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(minor, 0);
         assert!(parameters.contains(&(b"user".to_vec(), b"u".to_vec())));
         let mut again = Vec::new();
-        write_session(&parameters, &mut again);
+        write_session(0, &parameters, &mut again);
         assert_eq!(&again[..], &out[..]);
 
         let mut out = BytesMut::new();

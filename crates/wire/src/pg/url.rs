@@ -16,8 +16,22 @@ pub enum SslMode {
     Prefer,
     /// Always, without looking at the certificate.
     Require,
+    /// Always, and the certificate must be of a known authority, whatever host it names.
+    VerifyCa,
     /// Always, and the certificate must be of a known authority and name the host.
     VerifyFull,
+}
+
+/// Whether a login must be bound to the encrypted connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// When the server offers it.
+    #[default]
+    Prefer,
+    /// Always.
+    Require,
 }
 
 /// A parsed connection string. The password is never shown.
@@ -37,6 +51,8 @@ pub struct ConnectionUrl {
     pub ssl: SslMode,
     /// A PEM file with the authorities to trust instead of the system's.
     pub root_certificate: Option<PathBuf>,
+    /// Whether a login must be bound to the encrypted connection.
+    pub binding: ChannelBinding,
 }
 
 impl fmt::Debug for ConnectionUrl {
@@ -110,6 +126,7 @@ impl FromStr for ConnectionUrl {
             database,
             ssl: SslMode::default(),
             root_certificate: None,
+            binding: ChannelBinding::default(),
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -141,21 +158,30 @@ impl ConnectionUrl {
                     "allow" | "prefer" => SslMode::Prefer,
                     "require" => SslMode::Require,
                     "verify-full" => SslMode::VerifyFull,
-                    "verify-ca" => {
-                        return Err(UrlError(
-                            "`sslmode=verify-ca` is not supported; use `verify-full`",
-                        ));
-                    }
+                    "verify-ca" => SslMode::VerifyCa,
                     _ => {
                         return Err(UrlError(
-                            "`sslmode` is disable, prefer, require or verify-full",
+                            "`sslmode` is disable, prefer, require, verify-ca or verify-full",
                         ));
                     }
                 };
             }
-            "sslrootcert" => self.root_certificate = Some(PathBuf::from(value)),
+            // `system` is what is trusted when nothing is named.
+            "sslrootcert" => {
+                self.root_certificate = (value != "system").then(|| PathBuf::from(value));
+            }
+            "channel_binding" => {
+                self.binding = match value {
+                    "disable" => ChannelBinding::Disable,
+                    "prefer" => ChannelBinding::Prefer,
+                    "require" => ChannelBinding::Require,
+                    _ => {
+                        return Err(UrlError("`channel_binding` is disable, prefer or require"));
+                    }
+                };
+            }
             // They have a meaning for other clients and none for replication.
-            "application_name" | "connect_timeout" | "channel_binding" | "options" => {}
+            "application_name" | "connect_timeout" | "options" => {}
             _ => return Err(UrlError("it has a parameter that is not supported")),
         }
         Ok(())
@@ -242,6 +268,7 @@ mod tests {
             "postgres://u@h:x/db",
             "postgres://u@h:70000/",
             "postgres://u@h/?sslmode=maybe",
+            "postgres://u@h/?channel_binding=maybe",
             "postgres://u:%zz@h/",
             "postgres://u:%4@h/",
             "postgres://u@h/?weird=1",

@@ -16,7 +16,7 @@ use holdfast_wire::http::{Head, HttpRequest};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::ca::Ca;
+use super::Ca;
 use super::headers;
 use super::refusal::Reply;
 use super::relay::{self, Beginning};

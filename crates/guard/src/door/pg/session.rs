@@ -22,7 +22,7 @@ use super::known::Known;
 use super::login::LoggedIn;
 use super::measured::Open;
 use super::source::Source;
-use super::{Door, refuse};
+use super::{Door, Key, refuse};
 use crate::clock;
 use crate::decide::Outcome;
 use crate::lease::Lease;
@@ -216,7 +216,7 @@ impl Session {
     fn welcome(
         &mut self,
         parameters: &[holdfast_wire::pg::startup::Parameter],
-        (process, secret): (u32, [u8; 4]),
+        (process, secret): Key,
     ) {
         let mut out = Vec::new();
         holdfast_wire::pg::backend::write_message(b'R', &[0; 4], &mut out);
@@ -232,7 +232,7 @@ impl Session {
             let body = [name, &b"\0"[..], value, b"\0"].concat();
             holdfast_wire::pg::backend::write_message(b'S', &body, &mut out);
         }
-        let key = [process.to_be_bytes(), secret].concat();
+        let key = [&process.to_be_bytes()[..], &secret].concat();
         holdfast_wire::pg::backend::write_message(b'K', &key, &mut out);
         holdfast_wire::pg::backend::write_ready(b'I', &mut out);
         self.to_client.extend_from_slice(&out);

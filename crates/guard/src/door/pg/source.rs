@@ -1,14 +1,35 @@
 //! One source behind the door: how it is reached, and what is kept about it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use holdfast_core::{LeaseId, Secret, SourceName};
+use holdfast_wire::pg::scram::client::{Keys, Salted};
 use holdfast_wire::pg::url::ConnectionUrl;
 use tokio::sync::Mutex;
 
 use super::outside::Control;
 use crate::lease::role::{self, RoleError};
+
+/// Keys of logins that were computed, one for each password.
+#[derive(Default)]
+pub(super) struct KnownKeys(std::sync::Mutex<HashMap<String, (Salted, Keys)>>);
+
+impl KnownKeys {
+    /// Finds the keys of a password under the salt that the server names.
+    pub(super) fn find(&self, password: &Secret, salted: &Salted) -> Option<Keys> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (found, keys) = known.get(password.expose())?;
+        (found == salted).then(|| keys.clone())
+    }
+
+    /// Keeps the keys of a password.
+    pub(super) fn keep(&self, password: &Secret, salted: &Salted, keys: &Keys) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = (salted.clone(), keys.clone());
+        known.insert(password.expose().to_owned(), kept);
+    }
+}
 
 /// A source behind the door.
 pub(super) struct Source {
@@ -19,6 +40,8 @@ pub(super) struct Source {
     pub control: Control,
     /// Passwords of the roles of leases, drawn by this process and kept nowhere else.
     passwords: Mutex<HashMap<String, Secret>>,
+    /// What those passwords come to in the server's login.
+    pub keys: KnownKeys,
     /// One gate a lease, so that two sessions cannot spend the same rows.
     gates: Mutex<HashMap<LeaseId, Arc<Mutex<()>>>>,
 }
@@ -31,6 +54,7 @@ impl Source {
             environment: source.environment,
             url: source.url,
             passwords: Mutex::default(),
+            keys: KnownKeys::default(),
             gates: Mutex::default(),
         }
     }

@@ -57,7 +57,7 @@ async fn only_the_token_of_a_lease_opens_the_door() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replication_encryption_and_strange_encodings_are_refused_or_declined() {
+async fn replication_and_strange_encodings_are_refused_or_declined() {
     let bench = bench().await;
     let url = format!("{}?replication=database", bench.url.expose());
     let said = bench.psql_at(&url, &["IDENTIFY_SYSTEM"]).await;
@@ -72,9 +72,6 @@ async fn replication_encryption_and_strange_encodings_are_refused_or_declined() 
     let url = format!("{}?gssencmode=prefer&sslmode=prefer", bench.url.expose());
     let said = bench.psql_at(&url, &["SELECT 1"]).await;
     assert_eq!(said.out, "1", "{said:?}");
-    let url = format!("{}?sslmode=require", bench.url.expose());
-    let said = bench.psql_at(&url, &["SELECT 1"]).await;
-    assert!(said.err.contains("does not support SSL"), "{said:?}");
     let url = format!(
         "{}?options=-c%20default_transaction_read_only%3Doff%20-c%20work_mem%3D5MB",
         bench.url.expose()
@@ -172,11 +169,12 @@ async fn a_lease_that_reads_has_no_right_to_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_first_bytes_are_refused_and_the_door_stays_open() {
     let bench = bench().await;
-    let packets: [&[u8]; 7] = [
+    let packets: [&[u8]; 8] = [
         b"GET / HTTP/1.1\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"\xff\xff\xff\xff\x00\x03\x00\x00",
         b"\x00\x00\x00\x08\x00\x02\x00\x00",
+        b"\x00\x00\x00\x08\x04\xd2\x16\x2f\x16\x03\x01",
         b"\x00\x00\x00\x08\x04\xd2\x16\x2f\x00\x00\x00\x08\x00\x03\x00\x00",
         b"\x00\x00\x00\x13\x00\x03\x00\x00user\x00nobody\x00\x00p\x00\x00\x00\x04",
         b"\x00\x00\x00\x13\x00\x03\x00\x00user\x00nobody\x00\x00Q\x7f\xff\xff\xff",
@@ -184,6 +182,8 @@ async fn hostile_first_bytes_are_refused_and_the_door_stays_open() {
     for packet in packets {
         let mut stream = TcpStream::connect(bench.door).await.unwrap();
         stream.write_all(packet).await.unwrap();
+        // Half closed: a handshake that is cut off has ended as well.
+        stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
         let reading = stream.read_to_end(&mut answer);
         // A reset is as good as a close.

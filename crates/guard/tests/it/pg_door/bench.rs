@@ -13,7 +13,7 @@ use holdfast_core::{
 use holdfast_guard::clock;
 use holdfast_guard::decide::{Gatekeeper, NoVault, Parts};
 use holdfast_guard::door::pg::{
-    PgDoor, PgDoorConfig, PgDoorSource, PgLeaseRequest, lease_url, prepare_lease,
+    PgDoor, PgDoorConfig, PgDoorSource, PgDoorTls, PgLeaseRequest, lease_url, prepare_lease,
 };
 use holdfast_guard::hold::{Approver, Hold};
 use holdfast_guard::lease::{Issued, LeaseMode, LeaseRequest, Leases, RowBudget};
@@ -156,6 +156,7 @@ impl Bench {
         let config = PgDoorConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             sources: vec![source.clone()],
+            tls: local(&folder),
         };
         let door = PgDoor::bind(config, gatekeeper.clone(), leases.clone())
             .await
@@ -178,6 +179,23 @@ impl Bench {
             url,
             stop,
         }
+    }
+
+    /// Opens another door to the same source by another connection string, and returns its URL.
+    pub async fn another_door(&self, url: &str) -> Secret {
+        let config = PgDoorConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            sources: vec![PgDoorSource {
+                url: url.parse().unwrap(),
+                ..self.source.clone()
+            }],
+            tls: local(&self.folder),
+        };
+        let door = PgDoor::bind(config, self.gatekeeper.clone(), self.leases.clone());
+        let door = door.await.unwrap();
+        let url = lease_url(door.local_addr(), &self.lease.lease, &self.lease.token).unwrap();
+        tokio::spawn(door.run(self.stop.clone()));
+        url
     }
 
     /// Runs psql through the door; each command is a `-c` of its own.
@@ -293,6 +311,12 @@ impl Bench {
             .approve(approval, clock::now())
             .unwrap();
         hold
+    }
+}
+
+fn local(folder: &tempfile::TempDir) -> PgDoorTls {
+    PgDoorTls::Local {
+        ca_folder: folder.path().to_owned(),
     }
 }
 

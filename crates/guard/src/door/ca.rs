@@ -1,4 +1,4 @@
-//! The certificate authority of the door, and the certificates it makes for the hosts agents ask for.
+//! The certificate authority of the doors, and the certificates it makes for the hosts agents ask for.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -153,7 +153,16 @@ impl Ca {
 
     fn make(&self, host: &str) -> Result<ServerConfig, CaError> {
         let name = host.trim_start_matches('[').trim_end_matches(']');
-        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(damaged)?;
+        let made = self.certificate(vec![name.to_owned()])?;
+        made.server_config(&[b"http/1.1", b"http/1.0"])
+    }
+
+    /// Makes a certificate for a server with these names and addresses.
+    ///
+    /// # Errors
+    /// [`CaError::Damaged`] when no certificate can be made for such names.
+    pub fn certificate(&self, names: Vec<String>) -> Result<Certified, CaError> {
+        let mut params = CertificateParams::new(names).map_err(damaged)?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params
             .distinguished_name
@@ -168,14 +177,60 @@ impl Ca {
             .signed_by(&self.leaf_key, &self.issuer)
             .map_err(damaged)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()));
+        Ok(Certified {
+            chain: vec![CertificateDer::from(leaf.der().to_vec())],
+            key,
+        })
+    }
+}
+
+/// A certificate with its key.
+pub struct Certified {
+    /// The certificate itself, and what leads from it to an authority.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Certified {
+    /// Reads both from PEM files.
+    ///
+    /// # Errors
+    /// [`CaError`]; a key that others can read is refused.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, CaError> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| CaError::File {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let mode = fs::metadata(key).map(|found| found.mode());
+        if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+            return Err(CaError::Exposed {
+                path: key.to_owned(),
+            });
+        }
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(&read(certificate)?).collect();
+        Ok(Self {
+            chain: chain.map_err(damaged)?,
+            key: PrivateKeyDer::from_pem_slice(&read(key)?).map_err(damaged)?,
+        })
+    }
+
+    /// Returns how TLS is ended with it; a client that names protocols must name one of these.
+    ///
+    /// # Errors
+    /// [`CaError::Damaged`] when key and certificate do not belong together.
+    pub fn server_config(self, protocols: &[&[u8]]) -> Result<ServerConfig, CaError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(damaged)?
             .with_no_client_auth()
-            .with_single_cert(vec![CertificateDer::from(leaf.der().to_vec())], key)
+            .with_single_cert(self.chain, self.key)
             .map_err(damaged)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
 }
