@@ -13,7 +13,7 @@ use crate::config::PostgresConfig;
 
 /// An account of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     pub(super) name: String,
     pub(super) user: u32,
     pub(super) group: u32,
@@ -21,10 +21,10 @@ pub(super) struct Account {
 
 /// PostgreSQL of the right major version, and who runs it.
 #[derive(Clone, Debug)]
-pub(super) struct Programs {
-    pub(super) bin: PathBuf,
+pub(crate) struct Programs {
+    pub(crate) bin: PathBuf,
     /// `None` when we run it as ourselves.
-    pub(super) account: Option<Account>,
+    pub(crate) account: Option<Account>,
     /// The minor version; the highest when there is nothing to ask.
     pub(super) minor: u32,
 }
@@ -62,7 +62,7 @@ fn read_account(line: &str, wanted: &str) -> Option<Account> {
 }
 
 /// Returns who shall own restored files.
-pub(super) fn owner(account: Option<&Account>) -> Owner {
+pub(crate) fn owner(account: Option<&Account>) -> Owner {
     Owner(account.map(|account| (account.user, account.group)))
 }
 
@@ -158,7 +158,7 @@ fn version(bin: &Path, account: Option<&Account>) -> Option<(u32, u32)> {
 }
 
 /// Returns a command that runs as the account, with a clean environment and no input.
-pub(super) fn command(program: &OsStr, account: Option<&Account>) -> Command {
+pub(crate) fn command(program: &OsStr, account: Option<&Account>) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -177,6 +177,24 @@ pub(super) fn command(program: &OsStr, account: Option<&Account>) -> Command {
 const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Programs {
+    /// Finds what runs a data directory of a major version.
+    pub(crate) fn of(
+        config: &PostgresConfig,
+        major: u32,
+        directory: &Path,
+    ) -> Result<Self, RestoreError> {
+        let account = account(config, directory)?;
+        if let Some(account) = &account {
+            check_reach(account, directory)?;
+        }
+        find(config, major, account)
+    }
+
+    /// Tells whether it finds a library.
+    pub(crate) fn has_library(&self, name: &str) -> bool {
+        super::settings::is_installed(name, &self.libraries())
+    }
+
     /// Returns the folders in which this PostgreSQL looks for libraries.
     pub(super) fn libraries(&self) -> Vec<PathBuf> {
         let home = self.bin.parent().unwrap_or(&self.bin);
