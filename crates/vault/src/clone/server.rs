@@ -152,6 +152,7 @@ impl Server {
             database: database.to_owned(),
             ssl: SslMode::Disable,
             root_certificate: None,
+            binding: holdfast_wire::pg::url::ChannelBinding::Disable,
         };
         Connection::open_local(&self.sockets, &url, &CancellationToken::new())
     }
