@@ -138,6 +138,9 @@ pub const PG_VERDICTS_BYTES_MAX: usize = 16 << 20;
 /// How long the server may take to say what a transaction did.
 pub const PG_EVIDENCE_WAITS_MAX: Duration = Duration::from_secs(60);
 
+/// A table up to this size, in bytes, is locked for so short a time that nobody is interrupted.
+pub const PG_SMALL_TABLE_BYTES_MAX: u64 = 8 << 20;
+
 /// Objects whose changes are named one by one in evidence; more are counted.
 pub const PG_OBJECTS_NAMED_MAX: usize = 40;
 

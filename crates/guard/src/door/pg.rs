@@ -5,6 +5,7 @@
 //! in a transaction that the door controls: before its `COMMIT` the server is asked, inside the
 //! transaction, what was changed; the answer is judged, and what is not permitted is rolled back.
 
+mod changes;
 mod dial;
 mod evidence;
 mod known;

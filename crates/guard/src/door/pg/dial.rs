@@ -65,6 +65,11 @@ pub(super) async fn control(url: &ConnectionUrl, database: &str) -> Result<Clien
         // Whoever waits for an answer is told the same error.
         let _ = connection.await;
     });
+    // Whoever may create in a schema could put a function or operator of his in our way.
+    client
+        .batch_execute("SET search_path TO pg_catalog, pg_temp")
+        .await
+        .map_err(|error| holdfast_core::ErrorChain(&error).to_string())?;
     Ok(client)
 }
 

@@ -35,14 +35,14 @@ const CATALOGS: &[(u32, &str, Change)] = &[
     (3600, "pg_ts_dict", Change::Code),
     (3601, "pg_ts_parser", Change::Code),
     (3764, "pg_ts_template", Change::Code),
-    (2612, "pg_language", Change::Code),
-    (3576, "pg_transform", Change::Code),
-    (2601, "pg_am", Change::Code),
-    (3079, "pg_extension", Change::Code),
+    (2612, "pg_language", Change::Power),
+    (3576, "pg_transform", Change::Power),
+    (2601, "pg_am", Change::Power),
+    (3079, "pg_extension", Change::Power),
     (2618, "pg_rewrite", Change::Guard),
     (2620, "pg_trigger", Change::Guard),
     (3256, "pg_policy", Change::Guard),
-    (3466, "pg_event_trigger", Change::Guard),
+    (3466, "pg_event_trigger", Change::Power),
     (6104, "pg_publication", Change::Guard),
     (6106, "pg_publication_rel", Change::Guard),
     (6237, "pg_publication_namespace", Change::Guard),
@@ -77,6 +77,8 @@ pub(super) enum Change {
     LargeObjects,
     /// Ways to other servers.
     Outside,
+    /// Extensions, languages, event triggers: code that acts for whoever comes by.
+    Power,
     /// Roles, rights, settings.
     Rights,
     /// Tables and what belongs to them.
@@ -103,13 +105,30 @@ pub(super) struct Locked {
     pub file: u32,
     /// Inside: it belongs to this session only.
     pub temporary: bool,
+    /// Inside: bytes of a table that others cannot write to meanwhile.
+    pub bytes: Option<u64>,
 }
+
+impl Locked {
+    /// Nobody else can write to it until the transaction ends.
+    pub(super) fn keeps_writers_out(&self) -> bool {
+        STRONG.contains(&self.mode.as_str())
+    }
+}
+
+/// SOURCE: the table of conflicting lock modes in PostgreSQL's documentation, "Explicit Locking".
+const STRONG: [&str; 4] = [
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+];
 
 /// What the transaction said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// It has an id, so it has written something or locked rows.
-    pub has_id: bool,
+    /// Its id, when it has one: it has written something or locked rows.
+    pub transaction: Option<u32>,
     /// The counters are on.
     pub counts: bool,
     /// Cursors that would run inside `COMMIT`.
@@ -125,6 +144,7 @@ pub(super) type Row = Vec<Option<String>>;
 /// Returns the question.
 pub(super) fn question() -> String {
     let catalogs: Vec<String> = CATALOGS.iter().map(|(oid, ..)| oid.to_string()).collect();
+    let strong = STRONG.join(",");
     let locked = "SELECT DISTINCT k.relation, k.mode FROM pg_catalog.pg_lock_status() k \
         WHERE k.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
         AND k.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
@@ -135,12 +155,16 @@ pub(super) fn question() -> String {
            pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, \
            pg_catalog.current_setting('track_counts'::pg_catalog.text), \
            (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursor() c WHERE c.is_holdable)::pg_catalog.text, \
-           pg_catalog.pg_stat_force_next_flush()::pg_catalog.text, NULL::pg_catalog.text \
+           pg_catalog.pg_stat_force_next_flush()::pg_catalog.text, NULL::pg_catalog.text, \
+           NULL::pg_catalog.text \
          UNION ALL SELECT 'l'::pg_catalog.text, l.relation::pg_catalog.text, l.mode, \
-           c.relkind::pg_catalog.text, c.relfilenode::pg_catalog.text, c.relpersistence::pg_catalog.text \
+           c.relkind::pg_catalog.text, c.relfilenode::pg_catalog.text, c.relpersistence::pg_catalog.text, \
+           CASE WHEN l.mode OPERATOR(pg_catalog.=) ANY('{{{strong}}}'::pg_catalog.text[]) \
+             AND c.relkind OPERATOR(pg_catalog.=) ANY('{{r,m}}'::pg_catalog.\"char\"[]) \
+             THEN pg_catalog.pg_table_size(l.relation)::pg_catalog.text END \
          FROM l LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
          UNION ALL SELECT 'c'::pg_catalog.text, r.o::pg_catalog.text, s.i::pg_catalog.text, \
-           s.u::pg_catalog.text, s.d::pg_catalog.text, NULL::pg_catalog.text \
+           s.u::pg_catalog.text, s.d::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text \
          FROM (SELECT pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) AS o UNION SELECT l.relation FROM l) r, \
          LATERAL (SELECT pg_catalog.pg_stat_get_xact_tuples_inserted(r.o) AS i, \
            pg_catalog.pg_stat_get_xact_tuples_updated(r.o) AS u, \
@@ -160,7 +184,9 @@ pub(super) fn read(rows: &[Row]) -> Option<Said> {
         match field(0)? {
             "x" => {
                 headers = headers.saturating_add(1);
-                said.has_id = field(1).is_some();
+                let id = field(1).map(str::parse::<u64>).transpose().ok()?;
+                // Where ids are compared, they are without their epoch.
+                said.transaction = id.map(|id| u32::try_from(id & 0xffff_ffff).unwrap_or(0));
                 said.counts = field(2)? == "on";
                 said.holdable_cursors = field(3)?.parse().ok()?;
             }
@@ -173,6 +199,7 @@ pub(super) fn read(rows: &[Row]) -> Option<Said> {
                     None => 0,
                 },
                 temporary: field(5) == Some("t"),
+                bytes: field(6).and_then(|bytes| bytes.parse().ok()),
             }),
             "c" => {
                 let rows = Rows {
@@ -222,7 +249,7 @@ mod tests {
             row(&["c", "16385", "1", "2", "3", "-"]),
         ];
         let said = read(&rows).unwrap();
-        assert!(said.has_id && said.counts && said.holdable_cursors == 0);
+        assert!(said.transaction == Some(740) && said.counts && said.holdable_cursors == 0);
         assert_eq!(said.locks[1].kind, None);
         let expected = Rows {
             inserted: 1,

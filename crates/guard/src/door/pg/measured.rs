@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, HashMap};
 use holdfast_core::{Effect, Effects, Evidence, Impact, Resource, RowCount, SourceName};
 use holdfast_judge::sql::{Statement, StatementKind};
 
+use super::changes::{self, Sight};
 use super::evidence::{Change, FIRST_USER_OID, Locked, Rows, Said, catalog};
 use super::outside::Outside;
-use crate::limits::PG_OBJECTS_NAMED_MAX;
+use crate::limits::{PG_OBJECTS_NAMED_MAX, PG_SMALL_TABLE_BYTES_MAX};
 
 /// What the statements of a transaction openly say.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Open {
     /// Effects that measuring does not replace.
     pub effects: Effects,
+    /// Effects on structure and rights, of which only the measurement tells whether they are there.
+    pub said: Vec<Impact>,
     /// It says that it changes or removes all rows.
     pub masses: Vec<Impact>,
     /// Something else than reading was in it.
@@ -24,8 +27,6 @@ pub(super) struct Open {
     pub changes_structure: bool,
     /// The worst that ran of what can do more than its text says.
     pub hidden: Hidden,
-    /// Relations that statements openly change the structure of.
-    pub named: Vec<String>,
 }
 
 /// How much of what a transaction did its texts may hide.
@@ -51,6 +52,7 @@ impl Open {
                 Effect::Read => {}
                 Effect::Write if rows_tell || statement.additive => {}
                 Effect::Destroy if rows_tell => self.masses.push(impact.clone()),
+                effect if measures(statement.kind, effect) => self.said.push(impact.clone()),
                 _ => self.effects.push(impact.clone()),
             }
         }
@@ -61,12 +63,6 @@ impl Open {
         self.writes = true;
         self.beyond_adding |= !statement.additive && !rows_tell;
         self.changes_structure |= !rows_tell;
-        if !rows_tell {
-            let impacts = statement.effects.impacts().iter();
-            let names = impacts.flat_map(|impact| &impact.resources);
-            self.named
-                .extend(names.map(|resource| resource.name.clone()));
-        }
     }
 
     /// Adds a statement whose text the door does not know.
@@ -110,6 +106,37 @@ fn counted(kind: StatementKind) -> bool {
     )
 }
 
+/// What is measured tells whether a statement of such a kind really had such an effect.
+fn measures(kind: StatementKind, effect: Effect) -> bool {
+    use StatementKind as Kind;
+    match effect {
+        Effect::Write | Effect::Interrupt => matches!(
+            kind,
+            Kind::Alter
+                | Kind::AlterTable
+                | Kind::Comment
+                | Kind::Create
+                | Kind::Drop
+                | Kind::Index
+                | Kind::Role
+                | Kind::Routine
+                | Kind::Trigger
+                | Kind::Truncate
+        ),
+        Effect::Redirect | Effect::Escalate | Effect::Destroy | Effect::Disarm => matches!(
+            kind,
+            Kind::Alter
+                | Kind::AlterTable
+                | Kind::Drop
+                | Kind::Role
+                | Kind::Routine
+                | Kind::Trigger
+                | Kind::Truncate
+        ),
+        Effect::Read | Effect::Escape | Effect::Unknown => false,
+    }
+}
+
 /// What a transaction did.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
@@ -123,11 +150,13 @@ pub(super) struct Measured {
 }
 
 /// The relations that have to be looked up outside.
-pub(super) fn wanted(said: &Said) -> Vec<u32> {
+pub(super) fn wanted(said: &Said, inside: &[changes::Entry]) -> Vec<u32> {
+    let parts = inside.iter().flat_map(|entry| [entry.oid, entry.parent]);
     let mut oids: Vec<u32> = said
         .locks
         .iter()
         .map(|lock| lock.oid)
+        .chain(parts)
         .filter(|oid| *oid >= FIRST_USER_OID)
         .collect();
     oids.sort_unstable();
@@ -137,7 +166,7 @@ pub(super) fn wanted(said: &Said) -> Vec<u32> {
 
 /// Concludes what was done.
 pub(super) fn conclude(
-    said: &Said,
+    (said, sight): (&Said, Option<&Sight>),
     outside: &HashMap<u32, Outside>,
     open: &Open,
     source: &SourceName,
@@ -148,10 +177,15 @@ pub(super) fn conclude(
         source,
         measured: Measured::default(),
         destroyed: 0,
+        trusts_words: false,
     };
     conclusion.relations();
+    if let Some(sight) = sight {
+        conclusion.structure(sight);
+    }
+    conclusion.catalogs(open, sight.is_some());
+    conclusion.words(open);
     conclusion.rows();
-    conclusion.catalogs(open);
     let mut measured = conclusion.measured;
     if measured.lost > 0 {
         for impact in &open.masses {
@@ -189,6 +223,8 @@ struct Conclusion<'a> {
     source: &'a SourceName,
     measured: Measured,
     destroyed: usize,
+    /// What statements openly say was taken for what they did.
+    trusts_words: bool,
 }
 
 impl Conclusion<'_> {
@@ -230,6 +266,10 @@ impl Conclusion<'_> {
                         "gets new contents (TRUNCATE or a rewrite)",
                         "contents replaced",
                     );
+                }
+                (Some(_), b'm') if lock.file != outside.file => {
+                    let because = format!("the materialized view {} is filled again", outside.name);
+                    self.push(Effect::Interrupt, because, outside, None);
                 }
                 (Some(_), b'S') if lock.file != outside.file => {
                     let because = format!("the sequence {} is restarted", outside.name);
@@ -296,37 +336,74 @@ impl Conclusion<'_> {
         }
     }
 
-    /// A change of the catalogs may be the doing of something that no text says: code was run, or
-    /// beside rows and functions something changed that was there already. A relation that others
-    /// know tells so by a lock that only a change of its structure takes.
-    fn is_hidden(&self, open: &Open, (name, change, rows): (&str, Change, Rows)) -> bool {
-        // Making a table completes its own rows there; nothing new changes rows elsewhere.
-        let completes = matches!(
-            name,
-            "pg_attrdef" | "pg_attribute" | "pg_class" | "pg_sequence" | "pg_trigger"
-        );
-        if open.hidden > Hidden::Nothing && !completes && (rows.changed > 0 || rows.removed > 0) {
-            return true;
+    /// What changed row by row, whoever did it.
+    fn structure(&mut self, sight: &Sight) {
+        for found in changes::conclude(sight, self.said, self.outside) {
+            let about = found.relation.and_then(|oid| self.outside.get(&oid));
+            let resource = match about {
+                Some(about) => {
+                    let kind = format!("pg:{}", kind_word(about.kind).replace(' ', "-"));
+                    Resource::new(kind, about.name.clone())
+                }
+                None => Resource::new("pg:catalog", found.catalog),
+            };
+            let because = match about {
+                Some(about) => format!("{} ({} of {})", found.because, found.catalog, about.name),
+                None => format!("{} ({})", found.because, found.catalog),
+            };
+            if found.effect > Effect::Write {
+                let fact = about.map_or(found.catalog, |about| about.name.as_str());
+                self.measured.evidence.push(found.because, fact);
+            }
+            let impact = Impact::new(found.effect, because).on(resource.of(self.source.clone()));
+            self.measured.effects.push(impact);
         }
-        let locks = match change {
-            Change::Guard => ["AccessExclusiveLock", "ShareRowExclusiveLock"].as_slice(),
-            _ => ["AccessExclusiveLock"].as_slice(),
-        };
-        let held = self.said.locks.iter();
-        let mut held = held
-            .filter(|lock| locks.contains(&lock.mode.as_str()))
-            .filter_map(|lock| self.outside.get(&lock.oid))
-            .filter(|one| !one.temporary && matches!(one.kind, b'r' | b'p' | b'v' | b'm' | b'f'));
+    }
+
+    /// What statements openly say, as far as the measurement does not say otherwise.
+    fn words(&mut self, open: &Open) {
+        let worst = self.measured.effects.worst();
+        let is_beyond = self.trusts_words || worst > Some(Effect::Write);
+        let interrupts = self.interrupts();
+        for impact in &open.said {
+            let holds = match impact.effect {
+                Effect::Interrupt => interrupts || is_beyond,
+                _ => is_beyond,
+            };
+            if holds {
+                self.measured.effects.push(sourced(impact, self.source));
+            } else if worst.is_none() && self.said.transaction.is_some() {
+                let write = Impact::new(Effect::Write, impact.because.clone());
+                self.measured.effects.push(sourced(&write, self.source));
+            }
+        }
+    }
+
+    /// Others cannot write to a table that is not small until the transaction ends.
+    fn interrupts(&self) -> bool {
+        let mut locks = self.said.locks.iter();
+        locks.any(|lock| {
+            let known = self.outside.get(&lock.oid).filter(|one| !one.temporary);
+            let is_table = known.is_some_and(|one| matches!(one.kind, b'r' | b'm' | b'f'));
+            let is_small = lock
+                .bytes
+                .is_some_and(|bytes| bytes <= PG_SMALL_TABLE_BYTES_MAX);
+            lock.keeps_writers_out() && is_table && !is_small
+        })
+    }
+
+    /// A change of a catalog that is not looked at row by row may be the doing of something that no
+    /// text says: code was run, or something that was there already changed beside rows and functions.
+    fn is_hidden(open: &Open, rows: Rows) -> bool {
         match open.hidden {
             Hidden::Nothing => false,
-            Hidden::Behind => held.any(|one| !open.named.iter().any(|name| names(name, &one.name))),
-            Hidden::Called => held.next().is_some(),
+            Hidden::Behind | Hidden::Called => rows.changed > 0 || rows.removed > 0,
             Hidden::Code => true,
         }
     }
 
     /// What changed in the catalogs; what the statements do not openly say is unknown.
-    fn catalogs(&mut self, open: &Open) {
+    fn catalogs(&mut self, open: &Open, has_sight: bool) {
         let mut changed: Vec<(&'static str, Change, Rows)> = self
             .said
             .rows
@@ -342,15 +419,22 @@ impl Conclusion<'_> {
         }
         let adds = open.changes_structure && !open.beyond_adding;
         for (name, change, rows) in changed {
+            if has_sight && changes::CATALOGS.iter().any(|one| one.name == name) {
+                continue;
+            }
             // Beside what hides something, an open statement explains new things only: the rest may
             // be the doing of what is hidden.
-            let is_hidden = self.is_hidden(open, (name, change, rows));
+            let is_hidden = Self::is_hidden(open, rows);
             let only_new = rows.removed == 0 && (rows.changed == 0 || !is_hidden);
-            let explained =
-                !is_hidden && (!open.effects.impacts().is_empty() || self.destroyed > 0);
+            let says = !open.effects.impacts().is_empty() || !open.said.is_empty();
+            let explained = !is_hidden && (says || self.destroyed > 0);
             let (effect, because) = match change {
-                Change::LargeObjects => (Effect::Destroy, "large objects are written or removed"),
+                Change::LargeObjects if rows.changed == 0 && rows.removed == 0 => {
+                    (Effect::Write, "large objects are added")
+                }
+                Change::LargeObjects => (Effect::Destroy, "large objects change or are gone"),
                 Change::Outside => (Effect::Escape, "a way to another server is made or changed"),
+                Change::Power => (Effect::Escalate, "an extension, language or event trigger changes"),
                 Change::Rights => (Effect::Escalate, "roles, rights or settings change"),
                 Change::Structure if adds && only_new => (Effect::Write, "structure is added"),
                 Change::Guard if adds && only_new && rows.changed == 0 => {
@@ -359,7 +443,10 @@ impl Conclusion<'_> {
                 Change::Code if adds && only_new && rows.changed == 0 => {
                     (Effect::Write, "structure is added")
                 }
-                Change::Structure | Change::Code | Change::Guard if explained => continue,
+                Change::Structure | Change::Code | Change::Guard if explained => {
+                    self.trusts_words = true;
+                    continue;
+                }
                 Change::Guard => (
                     Effect::Unknown,
                     "a trigger, rule, policy or publication changes, and no statement says so for sure",
@@ -378,11 +465,6 @@ impl Conclusion<'_> {
             self.measured.effects.push(impact);
         }
     }
-}
-
-/// Tells whether a name in a statement, with or without its schema, may be this relation.
-fn names(said: &str, full: &str) -> bool {
-    said == full || full.rsplit_once('.').is_some_and(|(_, name)| name == said)
 }
 
 fn kind_word(kind: u8) -> &'static str {

@@ -1,5 +1,7 @@
 //! What the rest of the world sees of the things that an open transaction has touched.
 
+mod sight;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ pub(super) struct Outside {
     pub rows: Option<u64>,
     /// The table, for an index.
     pub table: Option<u32>,
+    /// The number of its owner, as text.
+    pub owner: String,
 }
 
 /// Guard's own connections to one source, one a database.
@@ -84,6 +88,7 @@ impl Control {
                 temporary: row.try_get(4).map_err(bad)?,
                 rows: format!("{estimate:.0}").parse().ok(),
                 table: row.try_get(6).map_err(bad)?,
+                owner: row.try_get(7).map_err(bad)?,
             };
             found.insert(row.try_get(0).map_err(bad)?, outside);
         }
@@ -96,6 +101,6 @@ const REMOVABLE: &str = "SELECT pg_catalog.current_setting('server_version_num')
     AND EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)";
 
 const QUESTION: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind, \
-    c.relfilenode, c.relpersistence = 't', c.reltuples::float8, i.indrelid \
+    c.relfilenode, c.relpersistence = 't', c.reltuples::float8, i.indrelid, c.relowner::text \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid WHERE c.oid = ANY($1)";

@@ -5,6 +5,7 @@
 
 mod gate;
 mod intake;
+mod late;
 mod plan;
 mod replies;
 mod steps;
@@ -101,6 +102,8 @@ struct Session {
     transaction: Option<Transaction>,
     statements: HashMap<Bytes, Arc<Known>>,
     portals: HashMap<Bytes, Arc<Bound>>,
+    /// Types of the parameters of statements that the server has not kept, by name.
+    late_types: HashMap<Bytes, Bytes>,
     /// Messages of the extended protocol that wait for `Sync` or `Flush`.
     batch: Vec<plan::Message>,
     batch_bytes: usize,
@@ -194,6 +197,7 @@ impl Session {
             transaction: None,
             statements: HashMap::new(),
             portals: HashMap::new(),
+            late_types: HashMap::new(),
             batch: Vec::new(),
             batch_bytes: 0,
             is_skipping: false,

@@ -87,7 +87,7 @@ async fn whatever_destroys_is_held_and_nothing_is_done() {
             ],
         ] {
             let said = bench.psql(commands).await;
-            let told = ["ZH001", "ZH003", "ZH002", "ZS403"];
+            let told = ["ZH001", "ZH003", "ZH002", "ZS403", "25006"];
             assert!(
                 told.iter().any(|code| said.err.contains(code)),
                 "{commands:?}: {said:?}"

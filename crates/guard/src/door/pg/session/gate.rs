@@ -1,5 +1,6 @@
 //! The gate before a `COMMIT`: what was done is asked, judged and only then let through.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -10,8 +11,10 @@ use holdfast_core::{
 use holdfast_judge::policy::Facts;
 use tokio::task::JoinHandle;
 
+use super::super::changes::{self, Entry, Sight};
 use super::super::evidence::{self, Said};
 use super::super::measured::{self, Measured, sourced};
+use super::super::outside::Outside;
 use super::super::own;
 use super::Session;
 use super::plan::{Item, Ran};
@@ -101,20 +104,42 @@ impl Session {
             return;
         }
         let rows = std::mem::take(&mut self.captured);
-        let said = evidence::read(&rows);
-        let refusal = match &said {
-            None => Some(unmeasured("the server's answer is not understood")),
-            Some(said) if said.holdable_cursors > 0 => {
-                Some(unmeasured("a cursor WITH HOLD would run inside the COMMIT"))
+        match evidence::read(&rows) {
+            None => self.unmeasurable("the server's answer is not understood"),
+            // On such a server READ ONLY does not keep what runs inside the COMMIT from acting.
+            Some(said) if said.holdable_cursors > 0 && !self.reads_pass => {
+                self.unmeasurable("a cursor WITH HOLD would run inside the COMMIT");
             }
-            Some(_) => None,
-        };
-        let (Some(said), None) = (said, refusal.clone()) else {
-            let refusal = refusal.unwrap_or_else(no_decision);
-            self.roll_back();
-            self.phase = Phase::Refusing(refusal);
-            return;
-        };
+            Some(said) => match changes::question(&said) {
+                Some(question) => {
+                    self.own(&question);
+                    self.own_sync();
+                    self.phase = Phase::Changes(then, said);
+                }
+                None => self.judge(then, said, None),
+            },
+        }
+    }
+
+    /// The transaction has said which rows of the catalogs it wrote.
+    pub(super) fn changes(&mut self, then: Then, said: Said) {
+        let rows = std::mem::take(&mut self.captured);
+        match changes::read(&rows) {
+            _ if self.own_error.is_some() => {
+                self.own_error = None;
+                self.unmeasurable("it does not say which structure it changed");
+            }
+            None => self.unmeasurable("more structure changes at once than is looked at"),
+            Some(entries) => self.judge(then, said, Some(entries)),
+        }
+    }
+
+    fn unmeasurable(&mut self, why: &str) {
+        self.roll_back();
+        self.phase = Phase::Refusing(unmeasured(why));
+    }
+
+    fn judge(&mut self, then: Then, said: Said, entries: Option<Vec<Entry>>) {
         let Some(open) = self.transaction.as_ref() else {
             self.phase = Phase::Refusing(no_decision());
             return;
@@ -122,7 +147,7 @@ impl Session {
         let question = self.question(open.digest, open.summary.clone().unwrap_or_default());
         let (statements, approved) = (open.open.clone(), open.approved.clone());
         self.deciding = Some(tokio::spawn(async move {
-            let asking = question.measure(said, statements, approved);
+            let asking = question.measure((said, entries), statements, approved);
             match tokio::time::timeout(PG_EVIDENCE_WAITS_MAX, asking).await {
                 Ok(decided) => decided,
                 Err(_) => Decided::Refused(unmeasured("the question took too long")),
@@ -268,15 +293,21 @@ impl Session {
 const LIMIT_READS_ALLOWED: usize = 64;
 
 impl Question {
-    async fn measure(self, said: Said, open: measured::Open, approved: Effects) -> Decided {
-        let wanted = measured::wanted(&said);
-        let outside = match self.source.control.look(&self.database, &wanted).await {
-            Ok(outside) => outside,
+    async fn measure(
+        self,
+        (said, entries): (Said, Option<Vec<Entry>>),
+        open: measured::Open,
+        approved: Effects,
+    ) -> Decided {
+        let looking = self.look(&said, entries).await;
+        let (outside, sight) = match looking {
+            Ok(seen) => seen,
             Err(why) => {
                 return Decided::Refused(unmeasured(&format!("guard's own connection: {why}")));
             }
         };
-        let mut measured = measured::conclude(&said, &outside, &open, &self.source.name);
+        let inner = (&said, sight.as_ref());
+        let mut measured = measured::conclude(inner, &outside, &open, &self.source.name);
         measured.effects = measured
             .effects
             .impacts()
@@ -285,6 +316,32 @@ impl Question {
             .cloned()
             .collect();
         self.decide(measured).await
+    }
+
+    /// Looks at what the transaction touched from outside.
+    async fn look(
+        &self,
+        said: &Said,
+        entries: Option<Vec<Entry>>,
+    ) -> Result<(HashMap<u32, Outside>, Option<Sight>), String> {
+        let control = &self.source.control;
+        let wanted = measured::wanted(said, entries.as_deref().unwrap_or_default());
+        let outside = control.look(&self.database, &wanted).await?;
+        let Some(entries) = entries else {
+            return Ok((outside, None));
+        };
+        let role = self.lease.pg.as_ref().map(|pg| pg.role.as_str());
+        let place = (self.database.as_str(), role.unwrap_or_default());
+        let sight = control.sight(place, said, entries).await?;
+        // What was removed belongs to relations that nothing inside names any more.
+        let wanted = measured::wanted(&Said::default(), &sight.outside);
+        let missing: Vec<u32> = wanted
+            .into_iter()
+            .filter(|oid| !outside.contains_key(oid))
+            .collect();
+        let mut outside = outside;
+        outside.extend(control.look(&self.database, &missing).await?);
+        Ok((outside, Some(sight)))
     }
 
     async fn decide(self, mut measured: Measured) -> Decided {

@@ -9,6 +9,7 @@ use holdfast_wire::pg::frontend::{self, HEADER_BYTES, Header, MessageError, head
 
 use super::super::known::{Class, Known};
 use super::super::{own, refuse};
+use super::late::{self, Late};
 use super::plan::{self, Item, Message, Ran};
 use super::replies::{Expected, What};
 use super::{Bound, End, Session};
@@ -159,11 +160,18 @@ impl Session {
             ));
         }
         let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        let mut late = None;
+        let mut rewritten = BytesMut::new();
         let (what, runs) = match tag {
             b'P' => return self.collect_parse(message),
             b'B' => {
                 let bind = frontend::bind(body).map_err(garbled)?;
                 let known = self.statement(bind.statement);
+                late = self.parse_late(bind.statement, known.as_ref());
+                if let Some(late) = &late {
+                    let parts = [bind.portal, &[0], late.name(), &[0], bind.parameters];
+                    own::message(b'B', &parts, &mut rewritten);
+                }
                 let text = known.as_ref().map_or(&b""[..], |known| &known.text[..]);
                 let digest = DigestBuilder::new("holdfast pg statement 1")
                     .field(text)
@@ -194,7 +202,14 @@ impl Session {
                 (What::Execute { control }, Some(ran))
             }
             b'D' => {
-                frontend::named(tag, body).map_err(garbled)?;
+                let named = frontend::named(tag, body).map_err(garbled)?;
+                if named.is_statement {
+                    let known = self.statement(named.name);
+                    late = self.parse_late(named.name, known.as_ref());
+                }
+                if let Some(late) = &late {
+                    own::message(b'D', &[b"S", late.name(), &[0]], &mut rewritten);
+                }
                 (What::Describe, None)
             }
             _ => {
@@ -214,10 +229,13 @@ impl Session {
             }
         };
         self.batch.push(Message {
-            bytes: message,
+            bytes: if late.is_some() { rewritten } else { message },
             expected: Expected::client(what),
             runs,
         });
+        if let Some(late) = &late {
+            self.close_late(late);
+        }
         Ok(())
     }
 
@@ -235,18 +253,15 @@ impl Session {
             .door
             .verdicts
             .judge(Bytes::copy_from_slice(parse.text), context);
+        let late = self.note_types(parse.name, &known, parse.types);
         let begins = known
             .only()
             .is_some_and(|one| matches!(one.control, Some(Control::Begin { read_only: false })));
         let mut bytes = BytesMut::new();
-        if begins {
-            let end = known.only().map_or(0, |one| one.range.end);
-            let text = plan::writable(parse.text.get(..end).unwrap_or_default());
-            own::message(
-                b'P',
-                &[parse.name, &[0], &text, &[0], parse.types],
-                &mut bytes,
-            );
+        if begins || late.is_some() {
+            let name = late.as_ref().map_or(parse.name, Late::name);
+            let text = late::sent_text(&known);
+            own::message(b'P', &[name, &[0], &text, &[0], parse.types], &mut bytes);
         } else {
             bytes = message.clone();
         }
@@ -259,6 +274,9 @@ impl Session {
             expected: Expected::client(what),
             runs: None,
         });
+        if let Some(late) = &late {
+            self.close_late(late);
+        }
         Ok(())
     }
 

@@ -333,6 +333,7 @@ impl Session {
                     self.portals.remove(&portal);
                 }
                 if let Some(statement) = statement {
+                    self.late_types.remove(&statement);
                     self.statements.remove(&statement);
                 }
             }

@@ -14,6 +14,8 @@ use crate::decide::{Outcome, Refusal};
 
 /// What the session waits for, besides answers.
 pub(super) enum Phase {
+    /// The transaction is asked which rows of the catalogs it wrote.
+    Changes(Then, super::super::evidence::Said),
     /// A permitted commit is on its way.
     Committing { permit: Option<Box<Permit>> },
     /// The gatekeeper decides.
@@ -48,6 +50,7 @@ impl Session {
                     self.step(item);
                 }
                 Phase::Gate(then) => self.measured(then),
+                Phase::Changes(then, said) => self.changes(then, said),
                 Phase::Deciding(then) => {
                     self.phase = Phase::Deciding(then);
                     return Ok(());
