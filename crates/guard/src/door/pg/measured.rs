@@ -434,7 +434,10 @@ impl Conclusion<'_> {
                 }
                 Change::LargeObjects => (Effect::Destroy, "large objects change or are gone"),
                 Change::Outside => (Effect::Escape, "a way to another server is made or changed"),
-                Change::Power => (Effect::Escalate, "an extension, language or event trigger changes"),
+                Change::Power => (
+                    Effect::Escalate,
+                    "an extension, language or event trigger changes",
+                ),
                 Change::Rights => (Effect::Escalate, "roles, rights or settings change"),
                 Change::Structure if adds && only_new => (Effect::Write, "structure is added"),
                 Change::Guard if adds && only_new && rows.changed == 0 => {

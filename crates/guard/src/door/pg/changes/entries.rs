@@ -218,8 +218,7 @@ impl Catalog {
             NONE => NONE.to_owned(),
             of => format!("pg_catalog.md5((ROW({of}))::pg_catalog.text)"),
         };
-        let (called, rights, body) =
-            (digest(self.called), digest(self.rights), digest(self.body));
+        let (called, rights, body) = (digest(self.called), digest(self.rights), digest(self.body));
         let owner = match self.owner {
             NONE => NONE.to_owned(),
             owner => format!("({owner})::pg_catalog.text"),

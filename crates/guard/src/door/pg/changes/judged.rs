@@ -96,10 +96,11 @@ pub(in crate::door::pg) fn conclude(
     }
     for entry in &sight.outside {
         let is_removed = !judge.now.contains_key(&entry.key()) && judge.removes(entry.catalog);
-        if is_removed && !judge.is_temporary(entry) {
-            if let Some(meaning) = judge.removed(entry) {
-                push(entry, meaning);
-            }
+        if is_removed
+            && !judge.is_temporary(entry)
+            && let Some(meaning) = judge.removed(entry)
+        {
+            push(entry, meaning);
         }
     }
     found.extend(judge.unseen());
@@ -128,7 +129,9 @@ impl Judge<'_> {
     }
 
     fn is_temporary(&self, entry: &Entry) -> bool {
-        let relation = self.relation(entry).and_then(|oid| self.relations.get(&oid));
+        let relation = self
+            .relation(entry)
+            .and_then(|oid| self.relations.get(&oid));
         relation.is_some_and(|one| one.temporary)
             || entry.catalog == CLASS && entry.letter(1) == Some('t')
     }
@@ -241,8 +244,8 @@ impl Judge<'_> {
 
     /// A domain that others know already.
     fn is_old_type(&self, oid: u32) -> bool {
-        let is_new = self.now.contains_key(&(TYPE, oid, 0))
-            && !self.before.contains_key(&(TYPE, oid, 0));
+        let is_new =
+            self.now.contains_key(&(TYPE, oid, 0)) && !self.before.contains_key(&(TYPE, oid, 0));
         !is_new && !self.relations.contains_key(&oid) && oid != 0 && !self.is_new_relation(oid)
     }
 
@@ -265,7 +268,10 @@ impl Judge<'_> {
                 CLASS if matches!(now.letter(0), Some('i' | 'I')) => (Effect::Write, RENAMED),
                 ATTRIBUTE if now.letter(0) == Some('t') => DROPPED_COLUMN,
                 PROC if self.is_own(&before.owner) => (Effect::Write, RENAMED),
-                _ => (Effect::Redirect, "whoever uses the old name no longer finds it"),
+                _ => (
+                    Effect::Redirect,
+                    "whoever uses the old name no longer finds it",
+                ),
             });
         }
         if before.kind != now.kind {
@@ -327,7 +333,10 @@ impl Judge<'_> {
             }
             PROC => (Effect::Escalate, replaced),
             REWRITE if self.owns_relation(now.parent) => (Effect::Write, ALTERED),
-            REWRITE => (Effect::Escalate, "what a view shows, or a rule does, is replaced"),
+            REWRITE => (
+                Effect::Escalate,
+                "what a view shows, or a rule does, is replaced",
+            ),
             TRIGGER | POLICY | OPERATOR | CAST => (Effect::Escalate, replaced),
             ATTRDEF if self.acts(now) => (
                 Effect::Escalate,
@@ -344,7 +353,10 @@ impl Judge<'_> {
     }
 
     fn removed(&self, entry: &Entry) -> Option<Meaning> {
-        let bound = !matches!(entry.catalog, PROC | NAMESPACE | TYPE | ENUM | OPERATOR | CAST);
+        let bound = !matches!(
+            entry.catalog,
+            PROC | NAMESPACE | TYPE | ENUM | OPERATOR | CAST
+        );
         let of_type = entry.catalog == CONSTRAINT && !self.relations.contains_key(&entry.parent);
         if bound && !of_type && (self.is_gone(entry.parent) || !self.is_shared(entry.parent)) {
             return None;

@@ -93,10 +93,7 @@ async fn names(
     sight: &mut Sight,
 ) -> Result<(), String> {
     let named: Vec<&str> = inside.iter().map(|entry| entry.name.as_str()).collect();
-    let rows = client
-        .query(NAMES, &[&role, &named])
-        .await
-        .map_err(told)?;
+    let rows = client.query(NAMES, &[&role, &named]).await.map_err(told)?;
     for row in rows {
         let text = |at: usize| row.try_get::<_, String>(at).map_err(told);
         let oid: u32 = row.try_get(1).map_err(told)?;

@@ -160,35 +160,10 @@ impl Session {
             ));
         }
         let body = message.get(HEADER_BYTES..).unwrap_or_default();
-        let mut late = None;
-        let mut rewritten = BytesMut::new();
         let (what, runs) = match tag {
             b'P' => return self.collect_parse(message),
-            b'B' => {
-                let bind = frontend::bind(body).map_err(garbled)?;
-                let known = self.statement(bind.statement);
-                late = self.parse_late(bind.statement, known.as_ref());
-                if let Some(late) = &late {
-                    let parts = [bind.portal, &[0], late.name(), &[0], bind.parameters];
-                    own::message(b'B', &parts, &mut rewritten);
-                }
-                let text = known.as_ref().map_or(&b""[..], |known| &known.text[..]);
-                let digest = DigestBuilder::new("holdfast pg statement 1")
-                    .field(text)
-                    .field(bind.parameters)
-                    .finish();
-                // Without parameters it is the same as its text in a simple query.
-                let plain = bind.parameters.starts_with(&[0, 0, 0, 0]);
-                let digest = match &known {
-                    Some(known) if plain => Digest::of(trimmed(known)),
-                    _ => digest,
-                };
-                let what = What::Bind {
-                    portal: Bytes::copy_from_slice(bind.portal),
-                    bound: Some(Arc::new(Bound { known, digest })),
-                };
-                (what, None)
-            }
+            b'B' => return self.collect_bind(message),
+            b'D' => return self.collect_describe(message),
             b'E' => {
                 let (portal, _) = frontend::execute(body).map_err(garbled)?;
                 let ran = self.portal(portal);
@@ -200,17 +175,6 @@ impl Session {
                         _ => None,
                     });
                 (What::Execute { control }, Some(ran))
-            }
-            b'D' => {
-                let named = frontend::named(tag, body).map_err(garbled)?;
-                if named.is_statement {
-                    let known = self.statement(named.name);
-                    late = self.parse_late(named.name, known.as_ref());
-                }
-                if let Some(late) = &late {
-                    own::message(b'D', &[b"S", late.name(), &[0]], &mut rewritten);
-                }
-                (What::Describe, None)
             }
             _ => {
                 let named = frontend::named(tag, body).map_err(garbled)?;
@@ -229,14 +193,72 @@ impl Session {
             }
         };
         self.batch.push(Message {
-            bytes: if late.is_some() { rewritten } else { message },
+            bytes: message,
             expected: Expected::client(what),
             runs,
         });
-        if let Some(late) = &late {
+        Ok(())
+    }
+
+    fn collect_bind(&mut self, message: BytesMut) -> Result<(), End> {
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        let bind = frontend::bind(body).map_err(garbled)?;
+        let known = self.statement(bind.statement);
+        let late = self.parse_late(bind.statement, known.as_ref());
+        let text = known.as_ref().map_or(&b""[..], |known| &known.text[..]);
+        let digest = DigestBuilder::new("holdfast pg statement 1")
+            .field(text)
+            .field(bind.parameters)
+            .finish();
+        // Without parameters it is the same as its text in a simple query.
+        let plain = bind.parameters.starts_with(&[0, 0, 0, 0]);
+        let digest = match &known {
+            Some(known) if plain => Digest::of(trimmed(known)),
+            _ => digest,
+        };
+        let what = What::Bind {
+            portal: Bytes::copy_from_slice(bind.portal),
+            bound: Some(Arc::new(Bound { known, digest })),
+        };
+        let renamed = late.as_ref().map(|late| {
+            let mut bytes = BytesMut::new();
+            let parts = [bind.portal, &[0], late.name(), &[0], bind.parameters];
+            own::message(b'B', &parts, &mut bytes);
+            bytes
+        });
+        self.collect_late(renamed.unwrap_or(message), what, late.as_ref());
+        Ok(())
+    }
+
+    fn collect_describe(&mut self, message: BytesMut) -> Result<(), End> {
+        let body = message.get(HEADER_BYTES..).unwrap_or_default();
+        let named = frontend::named(b'D', body).map_err(garbled)?;
+        let late = match named.is_statement {
+            true => {
+                let known = self.statement(named.name);
+                self.parse_late(named.name, known.as_ref())
+            }
+            false => None,
+        };
+        let renamed = late.as_ref().map(|late| {
+            let mut bytes = BytesMut::new();
+            own::message(b'D', &[b"S", late.name(), &[0]], &mut bytes);
+            bytes
+        });
+        self.collect_late(renamed.unwrap_or(message), What::Describe, late.as_ref());
+        Ok(())
+    }
+
+    /// Collects a message that may use a statement which the server is not to keep.
+    fn collect_late(&mut self, bytes: BytesMut, what: What, late: Option<&Late>) {
+        self.batch.push(Message {
+            bytes,
+            expected: Expected::client(what),
+            runs: None,
+        });
+        if let Some(late) = late {
             self.close_late(late);
         }
-        Ok(())
     }
 
     fn collect_parse(&mut self, message: BytesMut) -> Result<(), End> {

@@ -12,9 +12,9 @@ use holdfast_judge::sql::Control;
 
 use super::super::known::{Class, Known};
 use super::super::own;
+use super::Session;
 use super::plan::{self, Message};
 use super::replies::{Expected, What};
-use super::Session;
 
 /// A statement that the server is not to keep, under the name that it has for a moment.
 pub(super) struct Late {
