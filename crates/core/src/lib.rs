@@ -40,7 +40,9 @@ pub use permit::{
     Irreversible, Judged, JudgedAction, Leave, Permit, PermitRefused, Reversibility, Reversible,
 };
 pub use proof::{
-    Check, CheckOutcome, Covering, DrillReport, NotCovered, Proof, ProofError, SignedProof,
+    Check, CheckOutcome, Covering, DRILL_FAILED, DRILL_PASSED, DrillDetails, DrillForm, DrillOf,
+    DrillReport, LOSS_ACCEPTED, NotCovered, Proof, ProofError, ProvenPoint, REPORT_VERSION,
+    Recorded, RecordedError, SignedProof, TableChange, recorded, rows_digest, rows_recorded,
 };
 pub use secret::Secret;
 pub use text::Untrusted;

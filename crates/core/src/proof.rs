@@ -6,69 +6,24 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteCount, Code, Coded, Effects, Lsn, PointId, SourceName, Timestamp};
+use crate::{Code, Coded, Effects, PointId, SourceName, Timestamp};
 
-/// How one check of a drill ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckOutcome {
-    /// It was run and found something wrong.
-    Failed,
-    /// It was not run; `detail` says why.
-    NotRun,
-    /// It was run and found nothing wrong.
-    Passed,
-}
+mod recorded;
+mod report;
 
-/// One thing that a drill checked, or did not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What was checked, such as `page checksums`.
-    pub name: String,
-    /// How it ended.
-    pub outcome: CheckOutcome,
-    /// Numbers or the reason, for a person.
-    pub detail: String,
-}
-
-/// What a drill did and found: the restore point was really restored, started and checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrillReport {
-    /// The source whose point was restored.
-    pub source: SourceName,
-    /// PostgreSQL's system identifier of the source, so that a proof is not taken for another cluster.
-    pub system_identifier: u64,
-    /// The base that was restored.
-    pub point: PointId,
-    /// The timeline that was recovered.
-    pub timeline: u32,
-    /// Recovery reached this position.
-    pub reached: Lsn,
-    /// The newest commit that the restored server contained, or when the drill read the position.
-    pub covers_until: Timestamp,
-    /// When the drill ended.
-    pub drilled_at: Timestamp,
-    /// Time from the start of the restore to the first committed write.
-    pub rto: Duration,
-    /// Bytes written by the restore.
-    pub restored: ByteCount,
-    /// What was checked and what was not.
-    pub checks: Vec<Check>,
-}
-
-impl DrillReport {
-    /// Tells whether something was checked and nothing failed.
-    pub fn passed(&self) -> bool {
-        let passed = |check: &Check| check.outcome == CheckOutcome::Passed;
-        let failed = |check: &Check| check.outcome == CheckOutcome::Failed;
-        self.checks.iter().any(passed) && !self.checks.iter().any(failed)
-    }
-}
+pub use recorded::{
+    DRILL_FAILED, DRILL_PASSED, LOSS_ACCEPTED, Recorded, RecordedError, recorded, rows_recorded,
+};
+pub use report::{
+    Check, CheckOutcome, DrillDetails, DrillForm, DrillOf, DrillReport, ProvenPoint,
+    REPORT_VERSION, TableChange, rows_digest,
+};
 
 /// A proof as it is stored and sent: the report's exact JSON text and the vault's signature over it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedProof {
-    /// The report as JSON; the signature covers `holdfast proof 1`, a line feed and these bytes.
+    /// The report as JSON; the signature covers `holdfast proof N`, a line feed and these bytes, where
+    /// N is the version that the report states, or 1 when it states none.
     pub report: String,
     /// Ed25519 signature, 128 lower-case hexadecimal digits.
     pub signature: String,
@@ -100,7 +55,7 @@ impl Proof {
             });
         }
         let text = serde_json::to_string(&report).map_err(|_| ProofError::Malformed)?;
-        let signature = key.sign(&signed_bytes(&text));
+        let signature = key.sign(&signed_bytes(report.details.version, &text));
         let signed = SignedProof {
             report: text,
             signature: HEXLOWER.encode(&signature.to_bytes()),
@@ -111,18 +66,27 @@ impl Proof {
     /// Reads a proof back, checking the signature and that the report passed.
     ///
     /// # Errors
-    /// [`ProofError`] when the signature is not the vault's, the text is not a report or it did not pass.
+    /// [`ProofError`] when the signature is not the vault's, the text is not a report, it did not pass or
+    /// its version is not known here.
     pub fn verify(signed: &SignedProof, key: &VerifyingKey) -> Result<Self, ProofError> {
+        if signed.report.len() > LIMIT_REPORT_BYTES {
+            return Err(ProofError::Malformed);
+        }
         let bytes = HEXLOWER
             .decode(signed.signature.as_bytes())
             .ok()
             .and_then(|bytes| <[u8; 64]>::try_from(bytes).ok())
             .ok_or(ProofError::Malformed)?;
+        // Read before the signature is checked only to know what that covers.
+        let version = report::version_of(&signed.report).ok_or(ProofError::Malformed)?;
         key.verify_strict(
-            &signed_bytes(&signed.report),
+            &signed_bytes(version, &signed.report),
             &Signature::from_bytes(&bytes),
         )
         .map_err(|_| ProofError::WrongSignature)?;
+        if version > REPORT_VERSION {
+            return Err(ProofError::Newer { version });
+        }
         let report: DrillReport =
             serde_json::from_str(&signed.report).map_err(|_| ProofError::Malformed)?;
         if !report.passed() {
@@ -191,9 +155,12 @@ impl Proof {
     }
 }
 
-fn signed_bytes(report: &str) -> Vec<u8> {
-    format!("holdfast proof 1\n{report}").into_bytes()
+fn signed_bytes(version: u32, report: &str) -> Vec<u8> {
+    format!("holdfast proof {version}\n{report}").into_bytes()
 }
+
+/// LIMIT: the longest report that is read; an entry of the ledger holds no more.
+const LIMIT_REPORT_BYTES: usize = 256 * 1024;
 
 /// A proof that was found to cover one set of effects, fresh enough, at one moment.
 ///
@@ -232,6 +199,12 @@ pub enum ProofError {
     /// Not a report with a signature.
     #[error("the proof is not readable")]
     Malformed,
+    /// Made by a newer holdfast.
+    #[error("the proof has version {version}, which this holdfast does not know")]
+    Newer {
+        /// Its version.
+        version: u32,
+    },
     /// Changed after it was signed, or signed by another key.
     #[error("the proof was not signed by this vault")]
     WrongSignature,
@@ -243,7 +216,12 @@ impl Coded for ProofError {
     }
 
     fn hint(&self) -> Option<String> {
-        Some("run `holdfast drill run SOURCE` to make a new proof".to_owned())
+        Some(match self {
+            Self::Newer { .. } => "update holdfast; the proof itself may be good".to_owned(),
+            Self::DrillFailed { .. } | Self::Malformed | Self::WrongSignature => {
+                "run `holdfast drill run SOURCE` to make a new proof".to_owned()
+            }
+        })
     }
 }
 
@@ -272,10 +250,27 @@ pub enum NotCovered {
     },
 }
 
+impl NotCovered {
+    /// Says what a person does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoResource { .. } => {
+                "say exactly what is to be removed; what cannot be named cannot be brought back"
+            }
+            Self::OtherResource { .. } => {
+                "add it as a source with `holdfast source add`, so that the vault keeps and drills it"
+            }
+            Self::Stale { .. } => {
+                "a human runs `holdfast drill run SOURCE`, which makes a fresh proof; then ask again"
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Effect, Impact, Resource};
+    use crate::{ByteCount, Effect, Impact, Lsn, Resource};
 
     pub(crate) fn report() -> DrillReport {
         DrillReport {
@@ -293,6 +288,7 @@ pub(crate) mod tests {
                 outcome: CheckOutcome::Passed,
                 detail: String::new(),
             }],
+            details: DrillDetails::new(DrillOf::Newest, "latest"),
         }
     }
 
@@ -379,5 +375,55 @@ pub(crate) mod tests {
             proof.covering(&destroy(Some(of("prod"))), hour, Timestamp(1)),
             Err(NotCovered::Stale { .. })
         ));
+    }
+
+    #[test]
+    fn a_proof_of_the_first_version_is_still_read_and_one_of_a_later_is_told() {
+        // As the first version wrote it, byte for byte.
+        let text = r#"{"source":"prod","system_identifier":7,"point":"point-0g40r40m30e209185gr38e1wg4","timeline":1,"reached":"0/1000000","covers_until":"1970-01-01T00:00:01.000000Z","drilled_at":"1970-01-01T00:00:02.000000Z","rto":{"secs":0,"nanos":900000000},"restored":1048576,"checks":[{"name":"server starts","outcome":"passed","detail":""}]}"#;
+        let point = serde_json::to_value(report()).unwrap()["point"].clone();
+        let text = text.replace("point-0g40r40m30e209185gr38e1wg4", point.as_str().unwrap());
+        let sign = |prefix: &str, text: &str| SignedProof {
+            report: text.to_owned(),
+            signature: HEXLOWER.encode(
+                &key()
+                    .sign(format!("{prefix}\n{text}").as_bytes())
+                    .to_bytes(),
+            ),
+        };
+        let vault = key().verifying_key();
+        let old = Proof::verify(&sign("holdfast proof 1", &text), &vault).unwrap();
+        assert_eq!(old.report().details.version, 1);
+        assert_eq!(old.report().details.of, DrillOf::Newest);
+        assert_eq!(
+            Proof::verify(&sign("holdfast proof 2", &text), &vault),
+            Err(ProofError::WrongSignature)
+        );
+        let now = Proof::attest(report(), &key()).unwrap();
+        assert!(now.signed().report.contains(r#""version":2"#));
+        let newer = now
+            .signed()
+            .report
+            .replace(r#""version":2"#, r#""version":9"#);
+        assert_eq!(
+            Proof::verify(&sign("holdfast proof 9", &newer), &vault),
+            Err(ProofError::Newer { version: 9 })
+        );
+    }
+
+    #[test]
+    fn a_loss_of_rows_is_said_by_a_proof_and_does_not_unmake_it() {
+        let mut lost = report();
+        lost.checks.push(Check {
+            name: "rows".to_owned(),
+            outcome: CheckOutcome::Alarm,
+            detail: "most are gone".to_owned(),
+        });
+        assert_eq!(lost.alarm().as_deref(), Some("rows: most are gone"));
+        let proof = Proof::attest(lost.clone(), &key()).unwrap();
+        assert_eq!(proof.report(), &lost);
+        lost.checks
+            .retain(|check| check.outcome == CheckOutcome::Alarm);
+        assert!(!lost.passed(), "an alarm alone proves nothing");
     }
 }

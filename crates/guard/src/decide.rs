@@ -94,8 +94,24 @@ struct Shared {
 struct Case {
     asked: Asked,
     verdict: Verdict,
-    way_back: Result<Option<Covering>, String>,
+    way_back: Result<Option<Covering>, Missing>,
     now: Timestamp,
+}
+
+/// Why nothing can bring it back, and what a person does next.
+#[derive(Debug)]
+struct Missing {
+    why: String,
+    hint: String,
+}
+
+impl Missing {
+    fn new(why: impl ToString, hint: impl Into<String>) -> Self {
+        Self {
+            why: why.to_string(),
+            hint: hint.into(),
+        }
+    }
 }
 
 /// A source without a vault: nothing is proven.
@@ -249,7 +265,7 @@ impl Gatekeeper {
     }
 
     /// Finds the proof that covers everything irreversible; nothing irreversible needs none.
-    fn way_back(&self, effects: &Effects, now: Timestamp) -> Result<Option<Covering>, String> {
+    fn way_back(&self, effects: &Effects, now: Timestamp) -> Result<Option<Covering>, Missing> {
         if !effects.is_irreversible() {
             return Ok(None);
         }
@@ -263,14 +279,20 @@ impl Gatekeeper {
             .collect();
         let mut sources = sources.into_iter();
         let (Some(source), None) = (sources.next(), sources.next()) else {
-            return Err("it cannot be told which one source would have to come back".to_owned());
+            let why = "it cannot be told which one source would have to come back";
+            return Err(Missing::new(
+                why,
+                "ask for one source at a time, and name exactly what is to be removed",
+            ));
         };
         let answer = self.shared.parts.way_back.way_back(source, now);
-        let proof: Proof = answer.map_err(|error| error.to_string())?.proof;
+        let proof: Proof = answer
+            .map_err(|error| Missing::new(&error, error.hint()))?
+            .proof;
         proof
             .covering(effects, self.shared.parts.proof_age_max, now)
             .map(Some)
-            .map_err(|error| error.to_string())
+            .map_err(|error| Missing::new(&error, error.hint()))
     }
 
     /// Uses an approval up; one that would not be used for want of a way back stays as it is.
@@ -279,7 +301,7 @@ impl Gatekeeper {
             self.record_refusal("action.no_way_back", &case.asked, &[], case.now)?;
             return Err(refusal::no_way_back(
                 &case.asked.action,
-                missing,
+                (&missing.why, &missing.hint),
                 Some(hold.id.clone()),
             ));
         }
@@ -309,7 +331,11 @@ impl Gatekeeper {
             Ok(covering) => covering,
             Err(missing) => {
                 self.record_refusal("action.no_way_back", &asked, &[], now)?;
-                return Err(refusal::no_way_back(&action, &missing, None));
+                return Err(refusal::no_way_back(
+                    &action,
+                    (&missing.why, &missing.hint),
+                    None,
+                ));
             }
         };
         let mut entry = self.entry("action.permitted", &asked, verdict.reasons(), now);
@@ -323,7 +349,11 @@ impl Gatekeeper {
             (Judged::Reversible(judged), _) => Permit::new(judged, leave, ()),
             (Judged::Irreversible(judged), Some(covering)) => Permit::new(judged, leave, covering),
             (Judged::Irreversible(_), None) => {
-                return Err(refusal::no_way_back(&action, "nothing covers it", None));
+                return Err(refusal::no_way_back(
+                    &action,
+                    ("nothing covers it", "tell the makers of holdfast"),
+                    None,
+                ));
             }
         };
         let permit = permit.map_err(|error| refusal::permit_refused(&action, error))?;
@@ -339,7 +369,7 @@ impl Gatekeeper {
     }
 
     fn hold(&self, case: Case, approved_before: Option<HoldId>) -> Refusal {
-        let missing = case.way_back.err();
+        let missing = case.way_back.err().map(|missing| missing.why);
         let reasons = case.verdict.reasons().to_vec();
         let request = HoldRequest {
             action: case.asked.action.clone(),

@@ -127,8 +127,18 @@ pub struct PostgresConfig {
 /// When restore points are proven.
 #[derive(Clone, Debug)]
 pub struct DrillConfig {
-    /// Time from one drill to the next.
+    /// Time from one drill of a source's newest point to the next, while it changes.
     pub every: Duration,
+    /// The same while nothing changes: a proof must not grow old.
+    pub unchanged_every: Duration,
+    /// Time from one drill of an older point of a source to the next.
+    pub older_every: Duration,
+    /// The percentage of the time in which drills may run that nobody asked for.
+    pub share: u32,
+    /// By how much the priority of such a drill is lowered, 0 to 19.
+    pub nice: i32,
+    /// Bytes that such a drill may read or write in a second; `None` does not limit it.
+    pub bytes_per_s: Option<u64>,
     /// Where drills restore to; a folder of ours below the state directory, or the system's temporary
     /// directory where the server's account cannot reach that.
     pub dir: Option<PathBuf>,
@@ -139,7 +149,12 @@ pub struct DrillConfig {
 impl Default for DrillConfig {
     fn default() -> Self {
         Self {
-            every: Duration::from_secs(15 * 60),
+            every: Duration::from_secs(5 * 60),
+            unchanged_every: Duration::from_secs(3600),
+            older_every: Duration::from_secs(3600),
+            share: 25,
+            nice: 0,
+            bytes_per_s: None,
             dir: None,
             budget: Duration::from_secs(10 * 60),
         }

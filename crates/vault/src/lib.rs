@@ -12,7 +12,6 @@
 //! - A [`holdfast_core::Proof`] is made in the drill and nowhere else.
 
 mod capture;
-pub mod clone;
 pub mod config;
 pub mod drill;
 pub mod engine;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::{ByteCount, Lsn};
+use holdfast_core::Lsn;
 
 /// How long connecting to a source may take.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -171,6 +171,10 @@ pub const DRILL_AGAIN: Duration = Duration::from_secs(30);
 /// The longest time until it is looked again whether a drill is due; a clock that jumped is noticed
 /// by then.
 pub const DRILL_LOOK: Duration = Duration::from_secs(30);
+/// The same of a directory, of whose new points nobody tells.
+pub const DRILL_LOOK_DIRECTORY: Duration = Duration::from_millis(500);
+/// How often it is looked for older points to drill.
+pub const DRILL_OLDER_LOOK: Duration = Duration::from_secs(300);
 /// How often a drill looks at its server.
 pub const DRILL_POLL: Duration = Duration::from_millis(20);
 /// How long a drill's server may take to stop.
@@ -183,6 +187,26 @@ pub const DRILL_TABLES: usize = 2_000;
 pub const DRILL_ROWS_MIN: u64 = 100;
 /// Findings that one check spells out; the others are counted.
 pub const DRILL_FINDINGS: usize = 5;
+/// Tables whose change a report names.
+pub const DRILL_CHANGES: usize = 20;
+/// Points of a source whose drills are remembered.
+pub const DRILL_POINTS: usize = 10_000;
+/// When a drill that failed is run again; each further failure doubles it.
+pub const DRILL_FAILED_AGAIN: Duration = Duration::from_secs(60);
+/// When an older point that was drilled is due again at the earliest.
+pub const DRILL_SAME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The classes of age that older points are drawn from: a day, a week, a month, and what is older.
+pub const DRILL_AGES: [Duration; 3] = [
+    Duration::from_secs(24 * 3600),
+    Duration::from_secs(7 * 24 * 3600),
+    Duration::from_secs(30 * 24 * 3600),
+];
+/// The longest rest after a drill.
+pub const DRILL_REST: Duration = Duration::from_secs(4 * 3600);
+/// How much of a program's output a drill reads.
+pub const DRILL_OUTPUT_BYTES: u64 = 1 << 20;
+/// With less than this free on its disk, what goes wrong in a drill says nothing about the point.
+pub const DRILL_ROOM_BYTES: u64 = 16 << 20;
 /// How many frames a restore reads at once.
 pub const FRAMES_PER_READ: u32 = 64;
 /// Frames between two that are wanted which a restore reads along rather than asking twice.
@@ -268,29 +292,3 @@ pub const KEY_CHECK_BYTES: usize = 64 << 10;
 pub const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How long after its start a vault looks at locks for the first time: capture comes first.
 pub const LOCKS_FIRST: Duration = Duration::from_secs(10);
-/// How many clones there may be at once.
-pub const CLONES: usize = 20;
-/// What one clone may take of the disk.
-pub const CLONE_DISK: ByteCount = ByteCount(64 << 30);
-/// What one clone's processes may take of the memory.
-pub const CLONE_MEMORY: ByteCount = ByteCount(1 << 30);
-/// How long a clone lives when nobody says.
-pub const CLONE_TTL: Duration = Duration::from_secs(2 * 60 * 60);
-/// How long one may live at most.
-pub const CLONE_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// The largest record of a clone that is read, in bytes: what was disabled is listed in it.
-pub const CLONE_RECORD_BYTES: usize = 16 << 20;
-/// How long a clone's server may take to stop before it is stopped more firmly.
-pub const CLONE_STOP: Duration = Duration::from_secs(20);
-/// How long a clone's server gets to end its processes when nothing of it is needed any more.
-pub const CLONE_QUIT: Duration = Duration::from_secs(2);
-/// How often a clone's server is looked at while it stops.
-pub const CLONE_POLL: Duration = Duration::from_millis(5);
-/// How long a clone's server may take to admit its own roles alone.
-pub const CLONE_RELOAD: Duration = Duration::from_secs(10);
-/// Threads that pass bytes on to a clone's server.
-pub const CLONE_FORWARD_THREADS: usize = 2;
-/// Connections that are passed on at once.
-pub const CLONE_CONNECTIONS: usize = 128;
-/// How often a clone is opened again after its process has ended by itself.
-pub const CLONE_REOPENED: u32 = 5;

@@ -158,7 +158,8 @@ impl Context<'_> {
         let points = &parts.points;
         let stored = points.iter().map(|point| point.stored.0);
         let newest = points.iter().max_by_key(|point| point.at);
-        let drilled = points.iter().max_by_key(|point| point.proof.at);
+        // That of the newest point: an older one is drilled too, and says nothing of what is newest.
+        let drilled = points.iter().rfind(|point| point.proof.at.is_some());
         PointSpan {
             source: self.source.clone(),
             kind: match parts.log {

@@ -39,20 +39,18 @@ use holdfast_store::object::{Keys, Location};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PostgresConfig;
+use crate::drill::Pace;
 
 pub(crate) use directory::write as write_directory;
 pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
 pub use export::{ExportRequest, ExportTo, Exported, export};
-pub(crate) use files::own;
 pub use ground::{Came, ReadBack, Ways};
 pub use names::{NamedPoint, named_points};
-pub(crate) use programs::{Programs, command, owner};
+pub(crate) use programs::{Programs, command};
 pub use run::restore;
-pub(crate) use run::{lay_down, restore_locally};
-pub(crate) use server::{LocalServer, tail};
-pub(crate) use settings::preloaded;
-pub(crate) use superuser::names as superusers;
+pub(crate) use run::restore_locally;
+pub(crate) use server::LocalServer;
 pub use target::RestoreTarget;
 pub use verify::{Verified, VerifiedPages};
 
@@ -86,6 +84,12 @@ pub struct RestoreRequest {
     pub timeline: Option<u32>,
     /// How to go about it.
     pub ways: Ways,
+    /// The point to build on; `None` takes the newest that leads there.
+    pub(crate) point: Option<PointId>,
+    /// Whether its server goes on without us.
+    pub(crate) life: ServerLife,
+    /// What holds the restore back.
+    pub(crate) pace: Option<Arc<Pace>>,
     /// The directory may be taken anywhere: no setting names a place of this machine.
     pub(crate) is_portable: bool,
 }
@@ -101,9 +105,21 @@ impl RestoreRequest {
             start,
             timeline: None,
             ways: Ways::default(),
+            point: None,
+            life: ServerLife::Outlives,
+            pace: None,
             is_portable: false,
         }
     }
+}
+
+/// Whether a server goes on when the process that started it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerLife {
+    /// It ends with the thread that started it, where the system can see to that.
+    EndsWithUs,
+    /// It goes on.
+    Outlives,
 }
 
 /// Whether a restore ends with a server.

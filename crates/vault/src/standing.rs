@@ -66,6 +66,8 @@ pub(crate) struct Facts {
     pub(crate) reading: Option<PointReading>,
     pub(crate) proof: Option<Proof>,
     pub(crate) proof_status: ProofStatus,
+    /// The points whose newest drill failed.
+    pub(crate) failed_points: Vec<PointId>,
     pub(crate) busy: BTreeMap<&'static str, String>,
 }
 
@@ -150,6 +152,7 @@ impl Standing {
             point: facts.point,
             reading: facts.reading,
             proof: facts.proof_status,
+            failed_points: facts.failed_points,
             busy: (!busy.is_empty()).then(|| busy.join(", ")),
         }
     }

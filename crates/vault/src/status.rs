@@ -56,6 +56,9 @@ pub struct SourceStatus {
     pub reading: Option<PointReading>,
     /// Whether it is proven.
     pub proof: ProofStatus,
+    /// The points whose newest drill failed, the newest point among them or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_points: Vec<PointId>,
     /// What is being done besides streaming, such as `base backup` or `drill`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<String>,
@@ -118,4 +121,7 @@ pub struct ProofStatus {
     pub at: Option<Timestamp>,
     /// Seconds from the start of the restore to the first committed write.
     pub rto_s: Option<f64>,
+    /// What a person must look at although the point can be brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<String>,
 }

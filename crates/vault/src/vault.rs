@@ -1,17 +1,17 @@
 //! The vault as a whole: opens what it keeps, runs capture, ships and drills, and answers questions.
 
 mod directories;
+mod proving;
 mod writing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{
-    Code, Coded, DrillReport, ErrorChain, NoWayBack, PointId, Principal, Proof, SourceName,
-    Timestamp, WayBack, WayBackAnswer, ledger::Draft,
+    Code, Coded, DrillReport, NoWayBack, Principal, Proof, SourceName, Timestamp, WayBack,
+    WayBackAnswer, ledger::Draft,
 };
 use holdfast_store::ledger::{Ledger, LedgerError};
 use holdfast_store::object::{Location, ObjectError, Promise};
@@ -19,9 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Budget, Capture, ChangeLog};
 use crate::config::{Clock, VaultConfig};
-use crate::drill::{self, DrillContext, DrillError};
+use crate::drill::{self, DrillContext, History, Turns};
 use crate::engine::directory::{DirectoryError, DirectoryStanding};
-use crate::limits::{DRILL_AGAIN, DRILL_LOOK};
 use crate::repository::{Reader, Repository, RepositoryError, Writer};
 use crate::restore::Place;
 use crate::retention::LockReport;
@@ -29,6 +28,7 @@ use crate::spool::{Spool, SpoolError};
 use crate::standing::{Standing, Standings};
 use crate::status::SourceStatus;
 use crate::target::{self, TargetError};
+use proving::Kept;
 
 pub use writing::RepositoryStatus;
 
@@ -50,8 +50,12 @@ struct Shared {
     budget: Budget,
     /// One drill at a time in a process: each is a whole restore.
     drilling: tokio::sync::Mutex<()>,
+    /// Whose turn it is of those that nobody waits for.
+    turns: Turns,
+    /// What drills have left.
+    history: Arc<Mutex<History>>,
     /// What the newest look at the locks found.
-    locks: std::sync::Mutex<LockReport>,
+    locks: Mutex<LockReport>,
     /// A point was kept or released: locks may have to be lengthened sooner.
     look_at_locks: tokio::sync::Notify,
 }
@@ -139,6 +143,8 @@ impl Vault {
                 source,
             }
         })?;
+        // First of all: what an earlier vault left running must not wait for a repository to answer.
+        drill::sweep(&config.drill, &config.state);
         let promise = target::settle(&mut config.repository, &config.state, clock())?;
         record_promise(&ledger, &config.repository, &promise, clock())?;
         let writer = Writer {
@@ -160,6 +166,8 @@ impl Vault {
                 (one.name.clone(), Arc::new(standing))
             })
             .collect();
+        let turns = Turns::new(config.drill.share);
+        let history = History::read(&ledger)?;
         let vault = Self {
             shared: Arc::new(Shared {
                 config,
@@ -172,11 +180,12 @@ impl Vault {
                 directories,
                 budget: Budget::new(),
                 drilling: tokio::sync::Mutex::new(()),
-                locks: std::sync::Mutex::default(),
+                turns,
+                history: Arc::new(Mutex::new(history)),
+                locks: Mutex::default(),
                 look_at_locks: tokio::sync::Notify::new(),
             }),
         };
-        drill::sweep(&vault.shared.config.drill, &vault.shared.config.state);
         for standing in vault.shared.standings.values() {
             let capture = vault.capture(standing, &CancellationToken::new())?;
             capture.recall().map_err(|error| VaultError::Recall {
@@ -207,7 +216,15 @@ impl Vault {
             ledger: shared.ledger.clone(),
             key: shared.key.clone(),
             clock: shared.clock.clone(),
+            history: shared.history.clone(),
         }
+    }
+
+    /// Returns what the ledger says of a source's newest drill.
+    fn newest_drill(&self, source: &SourceName) -> Option<DrillReport> {
+        let history = self.shared.history.lock();
+        let history = history.unwrap_or_else(PoisonError::into_inner);
+        history.of(source)?.newest().cloned()
     }
 
     /// Takes up what is kept of a directory, and what drills of it have proven.
@@ -232,7 +249,9 @@ impl Vault {
         }
         let reader = shared.repository.reader();
         let newest = reader.points(name)?.pop();
-        let remembered = drill::recall(reader, &shared.ledger, name)
+        let newest_drill = self.newest_drill(name);
+        let key = shared.key.verifying_key();
+        let remembered = drill::recall(reader, newest_drill, name, &key)
             .map_err(|error| recalled(error.code(), Box::new(error)))?;
         let mut facts = standing.facts();
         facts.newest = newest;
@@ -248,10 +267,12 @@ impl Vault {
         let name = &standing.config.name;
         let reader = Reader::open(&shared.config.repository, Some(key), &shared.config.keys)?;
         let remembered =
-            drill::recall(&reader, &shared.ledger, name).map_err(|error| VaultError::Recall {
-                name: name.clone(),
-                code: error.code(),
-                source: Box::new(error),
+            drill::recall(&reader, self.newest_drill(name), name, &key).map_err(|error| {
+                VaultError::Recall {
+                    name: name.clone(),
+                    code: error.code(),
+                    source: Box::new(error),
+                }
             })?;
         let mut facts = standing.facts();
         // What was proven before a hole of the log says nothing about what is restored today.
@@ -260,6 +281,14 @@ impl Vault {
         if remembered.proof.as_ref().is_none_or(is_unbroken) {
             facts.proof = remembered.proof;
             facts.proof_status = remembered.status;
+        }
+        let history = shared.history.lock();
+        let history = history.unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = history.of(name) {
+            facts.failed_points = known.failed();
+            if known.losses().is_empty() {
+                facts.proof_status.alarm = None;
+            }
         }
         Ok(())
     }
@@ -280,10 +309,13 @@ impl Vault {
             parts.spawn(capture.run());
         }
         for standing in self.shared.standings.values() {
-            parts.spawn(self.clone().keep_proving(standing.clone(), stop.clone()));
+            let kept = Kept::Cluster(standing.clone());
+            parts.spawn(self.clone().keep_proving(kept, stop.clone()));
         }
         for standing in self.shared.directories.values() {
             parts.spawn(self.clone().keep_directory(standing.clone(), stop.clone()));
+            let kept = Kept::Directory(standing.clone());
+            parts.spawn(self.clone().keep_proving(kept, stop.clone()));
         }
         parts.spawn(self.clone().keep_locked(stop.clone()));
         let writing = tokio::spawn(self.clone().keep_writing(stop.clone()));
@@ -340,91 +372,6 @@ impl Vault {
         }
         standing.is_some()
     }
-
-    /// Restores the newest point for real and checks it; the proof is signed and kept.
-    ///
-    /// # Errors
-    /// [`DrillError`] when there was nothing to restore or the drill could not be run.
-    pub async fn drill(&self, source: &SourceName) -> Result<DrillReport, DrillError> {
-        if let Some(standing) = self.shared.directories.get(source) {
-            return self.prove_directory(standing).await;
-        }
-        let standing = self.shared.standings.get(source);
-        let standing = standing.ok_or_else(|| DrillError::Unknown(source.clone()))?;
-        self.prove(standing).await
-    }
-
-    /// Runs one drill and lets status and guard know how it ended.
-    async fn prove(&self, standing: &Standing) -> Result<DrillReport, DrillError> {
-        let shared = &self.shared;
-        let _alone = shared.drilling.lock().await;
-        let _busy = standing.busy("drill");
-        let drilled = drill::drill(&self.drill_context(), &standing.config).await?;
-        let mut facts = standing.facts();
-        facts.proof_status = drill::status(&drilled.report);
-        if drilled.proof.is_some() {
-            facts.proof = drilled.proof;
-        }
-        Ok(drilled.report)
-    }
-
-    /// Drills a source as soon as it has a base that no drill has restored, and then again and again.
-    async fn keep_proving(self, standing: Arc<Standing>, stop: CancellationToken) {
-        let every = self.shared.config.drill.every;
-        let mut tried: Option<(PointId, Timestamp)> = None;
-        while !stop.is_cancelled() {
-            let now = (self.shared.clock)();
-            if let Some(point) = due(&standing, tried.as_ref(), every, now) {
-                tried = Some((point, now));
-                let source = &standing.config.name;
-                match self.prove(&standing).await {
-                    Ok(report) if report.passed() => {
-                        let rto_s = report.rto.as_secs_f64();
-                        tracing::info!(%source, point = %report.point, rto_s, "drill passed");
-                    }
-                    Ok(report) => {
-                        tracing::error!(%source, point = %report.point, "drill failed");
-                    }
-                    Err(error) => {
-                        let what = ErrorChain(&error);
-                        tracing::warn!(%source, %what, "the drill could not be run");
-                        // It says nothing about the point, so it is tried again sooner.
-                        let earlier = now.minus(every.saturating_sub(DRILL_AGAIN));
-                        tried = tried.map(|(point, _)| (point, earlier));
-                    }
-                }
-            }
-            // A drill that could not be run is tried again while nothing changes.
-            let wait = every.clamp(Duration::from_millis(1), DRILL_LOOK);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = standing.changed.notified() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-    }
-}
-
-/// Returns the newest base if it is time to drill: it was never tried, or long enough ago.
-fn due(
-    standing: &Standing,
-    tried: Option<&(PointId, Timestamp)>,
-    every: Duration,
-    now: Timestamp,
-) -> Option<PointId> {
-    let facts = standing.facts();
-    let point = facts.point.clone()?;
-    let proven = facts.proof.as_ref().map(|proof| {
-        let report = proof.report();
-        (report.point.clone(), report.drilled_at)
-    });
-    let is_fresh = |one: Option<&(PointId, Timestamp)>| {
-        one.is_some_and(|(of, at)| *of == point && *at <= now && now.since(*at) < every)
-    };
-    if is_fresh(tried) || is_fresh(proven.as_ref()) {
-        return None;
-    }
-    Some(point)
 }
 
 /// Writes down what was promised, so that it can be told later what was relied on.

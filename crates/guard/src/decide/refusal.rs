@@ -73,14 +73,18 @@ pub(super) fn frozen() -> Refusal {
 }
 
 /// Nothing proves that what would be gone can come back; an approval stays as it is.
-pub(super) fn no_way_back(action: &Action, missing: &str, hold: Option<HoldId>) -> Refusal {
+pub(super) fn no_way_back(
+    action: &Action,
+    (missing, hint): (&str, &str),
+    hold: Option<HoldId>,
+) -> Refusal {
     Refusal {
         code: Code::ZH003,
         message: format!(
             "no proven way back: {}: {missing}; nothing was executed",
             action.summary
         ),
-        hint: "a human runs `holdfast drill run` for the source; then ask again".to_owned(),
+        hint: hint.to_owned(),
         hold,
     }
 }

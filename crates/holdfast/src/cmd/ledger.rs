@@ -1,5 +1,7 @@
 //! `holdfast ledger`: the tamper-evident record.
 
+mod verify;
+
 use std::io::Write;
 
 use clap::{Args, Subcommand};
@@ -12,6 +14,8 @@ use crate::cli::Shared;
 use crate::config::Config;
 use crate::report::{Done, Failure, Output, table};
 use crate::wiring::{Half, system};
+
+use verify::Verify;
 
 /// The tamper-evident record of everything that was asked and done.
 #[derive(Debug, Subcommand)]
@@ -27,8 +31,8 @@ pub enum Ledger {
         /// Its number.
         seq: u64,
     },
-    /// Check every entry and every signed head; works beside a running holdfast
-    Verify(Which),
+    /// Check every entry, every signed head and every proof; works beside a running holdfast
+    Verify(Verify),
 }
 
 /// Whose ledger.
@@ -58,12 +62,16 @@ pub struct List {
 impl Ledger {
     /// Reads the files; nothing needs to run.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
+        let asked = match self {
+            Self::Verify(asked) => return asked.run(shared, output),
+            asked => asked,
+        };
         let config = shared.config()?;
-        match self {
+        match asked {
             Self::Export(which) => export(&config, &which),
             Self::List(list) => list.run(&config, output),
             Self::Show { which, seq } => show(&config, &which, seq, output),
-            Self::Verify(which) => verify(&config, &which, output),
+            Self::Verify(asked) => asked.run(shared, output),
         }
     }
 }
@@ -159,40 +167,6 @@ fn show(config: &Config, which: &Which, seq: u64, output: Output) -> Done {
         let texts = found.iter().map(serde_json::to_string_pretty);
         texts.flatten().collect::<Vec<_>>().join("\n")
     });
-    Ok(())
-}
-
-fn verify(config: &Config, which: &Which, output: Output) -> Done {
-    let mut values = Vec::new();
-    let mut lines = Vec::new();
-    for half in halves(config, which) {
-        let verified = read(config, half, |_| ())?;
-        values.push(json!({
-            "ledger": half, "entries": verified.size, "root": verified.root,
-            "id": verified.id, "heads": verified.heads, "torn_bytes": verified.torn_bytes,
-        }));
-        lines.push(format!(
-            "{}: {} entries verify against {} signed heads, root {}",
-            half.word(),
-            verified.size,
-            verified.heads,
-            verified.root
-        ));
-        if verified.torn_bytes > 0 {
-            lines.push(format!(
-                "  and {} bytes of a last line that a crash cut; it was never acknowledged",
-                verified.torn_bytes
-            ));
-        }
-    }
-    if values.is_empty() {
-        return Err(Failure::new(
-            Code::ZU606,
-            "there is no ledger yet",
-            "`holdfast init` begins it; --config may name another configuration",
-        ));
-    }
-    output.result(&values, || lines.join("\n"));
     Ok(())
 }
 

@@ -397,14 +397,28 @@ fn row(source: &SourceConfig, standing: Option<&Standing>) -> Vec<String> {
         (AckMode::Synchronous, false) => "synchronous once caught up".to_owned(),
         (mode, _) => mode.to_string(),
     };
-    let trouble = status.trouble.as_ref();
+    let proof = match &status.proof.alarm {
+        Some(_) => format!("{proof}, ALARM"),
+        None => proof,
+    };
+    let trouble = match (&status.trouble, &status.proof.alarm) {
+        (Some(one), _) => format!("{} {}", one.code, one.what),
+        (None, Some(alarm)) => format!("{} {alarm}", Code::ZI390),
+        (None, None) if !status.failed_points.is_empty() => {
+            format!(
+                "{} older points failed their drill",
+                status.failed_points.len()
+            )
+        }
+        (None, None) => "-".to_owned(),
+    };
     vec![
         source.name.to_string(),
         state,
         mode,
         format!("{}, {:.1} s", status.lag, status.lag_s),
         proof,
-        trouble.map_or("-".to_owned(), |one| format!("{} {}", one.code, one.what)),
+        trouble,
     ]
 }
 

@@ -38,6 +38,7 @@ fn describe(report: &TargetReport) -> String {
         .iter()
         .map(|check| {
             let outcome = match check.outcome {
+                CheckOutcome::Alarm => "ALARM",
                 CheckOutcome::Failed => "FAILED",
                 CheckOutcome::NotRun => "not run",
                 CheckOutcome::Passed => "passed",

@@ -17,8 +17,20 @@ pub struct VaultConfig {
     pub repository: String,
     /// How the bucket is reached.
     pub object_storage: ObjectStorageConfig,
-    /// Seconds between two drills of a source.
+    /// Seconds between two drills of a source's newest point, while it changes.
     pub drill_every_s: u64,
+    /// Seconds between two drills of a source's older points.
+    pub drill_older_every_s: u64,
+    /// The percentage of the time in which drills may run that nobody asked for.
+    pub drill_share: u32,
+    /// By how much the priority of such a drill is lowered.
+    pub drill_nice: i32,
+    /// Mebibytes that such a drill may read or write in a second.
+    pub drill_mib_s: Option<u64>,
+    /// Seconds that the checks of a drill may take.
+    pub drill_budget_s: u64,
+    /// Where drills restore to; a folder of the vault's own if absent.
+    pub drill_dir: Option<PathBuf>,
     /// Seconds from one restore point to the next, while the source changes.
     pub point_every_s: u64,
     /// Mebibytes of log after which a restore point is taken in any case.
@@ -42,7 +54,13 @@ impl Default for VaultConfig {
         Self {
             repository: "repository".to_owned(),
             object_storage: ObjectStorageConfig::default(),
-            drill_every_s: 900,
+            drill_every_s: 300,
+            drill_older_every_s: 3600,
+            drill_share: 25,
+            drill_nice: 5,
+            drill_mib_s: None,
+            drill_budget_s: 600,
+            drill_dir: None,
             point_every_s: 3600,
             point_every_mib: 1024,
             full_every_s: 7 * 24 * 3600,

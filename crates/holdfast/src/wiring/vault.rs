@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_core::{Code, SourceName, WayBack};
+use holdfast_core::{Code, PointId, SourceName, WayBack};
 use holdfast_store::keyring::Keyring;
 use holdfast_store::ledger::Ledger;
 use holdfast_store::object::Keys;
@@ -25,7 +25,7 @@ use crate::config::{self, Config};
 use crate::report::Failure;
 use crate::wiring::keys::{self, NewKeys};
 use crate::wiring::way_back::Told;
-use crate::wiring::{Half, failure, now};
+use crate::wiring::{Half, failure, now, operator};
 
 /// How often a source that is not yet synchronous is looked at.
 const SYNCHRONOUS_TRY_EVERY: Duration = Duration::from_millis(250);
@@ -112,10 +112,7 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
         sources: sources?,
         directories: directories(config),
         postgres: postgres(config),
-        drill: DrillConfig {
-            every: Duration::from_secs(config.vault.drill_every_s),
-            ..DrillConfig::default()
-        },
+        drill: drills(config),
         points: PointsConfig {
             every: Duration::from_secs(config.vault.point_every_s),
             full_every: Duration::from_secs(config.vault.full_every_s),
@@ -128,6 +125,23 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
             rules: rules(config),
         },
     })
+}
+
+/// Returns when and how hard drills are run.
+fn drills(config: &Config) -> DrillConfig {
+    let vault = &config.vault;
+    // Also what does not change is proven anew before guard takes its proof for stale.
+    let unchanged = (config.guard.proof_age_max_s / 3).min(vault.drill_older_every_s);
+    DrillConfig {
+        every: Duration::from_secs(vault.drill_every_s),
+        unchanged_every: Duration::from_secs(unchanged),
+        older_every: Duration::from_secs(vault.drill_older_every_s),
+        share: vault.drill_share,
+        nice: vault.drill_nice,
+        bytes_per_s: vault.drill_mib_s.map(|mib| mib.saturating_mul(1 << 20)),
+        dir: vault.drill_dir.as_ref().map(|dir| config.base.join(dir)),
+        budget: Duration::from_secs(vault.drill_budget_s),
+    }
 }
 
 /// Returns the rules of every source.
@@ -160,6 +174,15 @@ fn directories(config: &Config) -> Vec<DirectoryConfig> {
             })
         })
         .collect()
+}
+
+/// Which point is to be drilled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DrillRequest {
+    /// Of which source.
+    pub source: SourceName,
+    /// The newest if absent.
+    pub point: Option<PointId>,
 }
 
 /// How a source stands, and whether its commits really wait.
@@ -365,8 +388,13 @@ async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Va
             serde_json::to_value(Told::of(vault.way_back(&source, now())))
         }
         "drill.run" => {
+            let request: DrillRequest = api::args(request)?;
+            let drilled = vault.drill_point(&request.source, request.point).await;
+            serde_json::to_value(drilled?)
+        }
+        "drill.accept" => {
             let source: SourceName = api::args(request)?;
-            serde_json::to_value(vault.drill(&source).await?)
+            serde_json::to_value(vault.accept_loss(&source, operator())?)
         }
         other => {
             return Err(Failure::new(

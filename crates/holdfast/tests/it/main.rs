@@ -17,6 +17,7 @@ mod bucket_writer;
 mod cli;
 mod desk;
 mod keys;
+mod ledger;
 mod product;
 mod recovery;
 mod replay;

@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use holdfast_core::{ByteCount, Check, CheckOutcome, DrillReport, ErrorChain, Lsn, SourceName};
+use holdfast_core::{
+    ByteCount, Check, CheckOutcome, DrillDetails, DrillOf, DrillReport, ErrorChain, Lsn, SourceName,
+};
 
-use super::checks::Rows;
 use super::folder::Folder;
+use super::rows::Rows;
 use super::run::{FOLDER, RESTORE, conclude, is_about_the_point};
-use super::{DrillContext, DrillError, Drilled};
+use super::tally::check;
+use super::{DrillContext, DrillError, Drilled, Job};
 use crate::engine::directory::{DirectoryStatus, decode};
 use crate::limits;
 use crate::repository::{FileRecord, Point, RecordKind, RepositoryError};
@@ -24,11 +27,16 @@ const NAMES: &str = "names, kinds and sizes on disk";
 /// Runs one drill of a directory; blocks.
 pub(super) fn run(
     ctx: &DrillContext,
-    source: &SourceName,
-    standing: &DirectoryStatus,
+    (source, standing): (&SourceName, &DirectoryStatus),
+    job: &Job,
 ) -> Result<Drilled, DrillError> {
+    let began = (ctx.clock)();
     let reader = ctx.repository.reader();
-    let newest = reader.points(source).map_err(DrillError::Repository)?.pop();
+    let mut points = reader.points(source).map_err(DrillError::Repository)?;
+    if let Some(wanted) = &job.point {
+        points.retain(|one| one.point == *wanted);
+    }
+    let newest = points.pop();
     let newest = newest.ok_or_else(|| DrillError::NoPoint(source.clone()))?;
     let point = reader
         .point(source, &newest.point)
@@ -43,10 +51,14 @@ pub(super) fn run(
         into: folder.path().join(super::folder::DATA),
         ways: Ways::default(),
     };
-    let quiet: ProgressFn = Arc::new(|_| {});
+    let tell = job.teller();
+    let progress: ProgressFn = Arc::new(move |progress| {
+        let percent = progress.done.0.saturating_mul(100) / progress.total.0.max(1);
+        tell(format!("drill: files {} %", percent.min(100)));
+    });
     let mut checks = Vec::new();
     let mut restored = ByteCount(0);
-    let written = write_directory(&point, &request, &quiet);
+    let written = write_directory(&point, &request, &progress);
     let rto = begun.elapsed();
     match written {
         Ok(done) => {
@@ -61,8 +73,16 @@ pub(super) fn run(
         }
         Err(error) => return Err(DrillError::Restore(error)),
     }
-    checks.push(complete(&newest.point, standing));
+    if job.of == DrillOf::Newest {
+        checks.push(complete(&newest.point, standing));
+    }
+    short_of_room(source, &checks, &folder)?;
     drop(folder);
+    let details = DrillDetails {
+        began: Some(began),
+        paced: job.is_paced(&ctx.config),
+        ..DrillDetails::new(job.of, newest.began.to_string())
+    };
     let report = DrillReport {
         source: source.clone(),
         system_identifier: 0,
@@ -74,8 +94,22 @@ pub(super) fn run(
         rto,
         restored,
         checks,
+        details,
     };
-    conclude(ctx, report, &Rows::new())
+    conclude(ctx, report, Rows::new())
+}
+
+/// Refuses to say anything of the point when something failed and this machine lacked something.
+fn short_of_room(source: &SourceName, checks: &[Check], folder: &Folder) -> Result<(), DrillError> {
+    let mut failed = checks.iter();
+    let failed = failed.find(|check| check.outcome == CheckOutcome::Failed);
+    match (failed, super::room::missing(folder.path())) {
+        (Some(check), Some(what)) => Err(DrillError::Room {
+            name: source.clone(),
+            what: format!("{what}; what failed then: {}", check.name),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Tells whether the point has everything that lay in the directory, as far as that is known.
@@ -159,12 +193,4 @@ fn is_content(point: &Point, kept: &str, path: &Path, size: u64) -> Result<bool,
         offset = offset.saturating_add(u64::try_from(wanted.len()).unwrap_or(u64::MAX));
     }
     Ok(true)
-}
-
-fn check(name: &str, outcome: CheckOutcome, detail: String) -> Check {
-    Check {
-        name: name.to_owned(),
-        outcome,
-        detail,
-    }
 }

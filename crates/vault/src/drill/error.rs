@@ -33,6 +33,17 @@ pub enum DrillError {
     /// The repository cannot be asked.
     #[error("cannot read the repository")]
     Repository(#[source] RepositoryError),
+    /// The loss that was to be accepted is none.
+    #[error("no drill of `{0}` says that rows are gone")]
+    NoLoss(SourceName),
+    /// This machine ran out of something in the middle.
+    #[error("this machine has too little for the drill of `{name}`: {what}")]
+    Room {
+        /// Which source.
+        name: SourceName,
+        /// What went wrong.
+        what: String,
+    },
     /// Nothing can be restored here.
     #[error("cannot restore for a drill")]
     Restore(#[source] RestoreError),
@@ -48,6 +59,8 @@ impl Coded for DrillError {
     fn code(&self) -> Code {
         match self {
             Self::Folder { .. } => Code::ZU305,
+            Self::NoLoss(_) => Code::ZU390,
+            Self::Room { .. } => Code::ZS331,
             Self::Ledger(error) => error.code(),
             Self::NoPoint(_) => Code::ZU307,
             Self::Proof(error) => error.code(),
@@ -64,6 +77,10 @@ impl Coded for DrillError {
                 "nothing was restored; free space, or set `drill.dir` to a folder that the server's account can reach".to_owned()
             }
             Self::Ledger(error) => return error.hint(),
+            Self::NoLoss(name) => format!("`holdfast drill show {name}` says what the newest drill found"),
+            Self::Room { .. } => {
+                "it says nothing about the restore point; free space where drills restore to, or set `drill_dir` to a larger disk".to_owned()
+            }
             Self::NoPoint(_) => {
                 "wait for the first base backup; `holdfast source list` shows how far it is".to_owned()
             }

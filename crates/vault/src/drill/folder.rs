@@ -154,7 +154,9 @@ pub(super) fn sweep(wished: &Path) -> u32 {
                 _owner: owner,
             };
             // Dropped in this order: the server ends before its files go.
-            drop(Server::on(&folder.path.join(DATA)));
+            let server = Server::on(&folder.path.join(DATA));
+            server.end_strays();
+            drop(server);
             drop(folder);
             swept = swept.saturating_add(1);
         }

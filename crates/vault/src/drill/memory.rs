@@ -1,22 +1,23 @@
 //! What is remembered of drills: entries of the ledger, proofs of the repository.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::ledger::{Draft, Entry};
-use holdfast_core::{DrillReport, Principal, Proof, SourceName, Timestamp};
+use holdfast_core::{
+    DRILL_FAILED, DRILL_PASSED, DrillOf, DrillReport, Principal, Proof, SourceName, Timestamp,
+};
 use holdfast_store::ledger::{self, Ledger, LedgerError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::checks::Rows;
 use super::error::DrillError;
+use super::rows::Rows;
 use crate::repository::{Reader, RepositoryError};
 use crate::restore::Place;
 use crate::status::{ProofState, ProofStatus};
 
-const PASSED: &str = "drill.passed";
-const FAILED: &str = "drill.failed";
 /// The ledger's folder in the vault's state directory.
 const LEDGER: &str = "ledger";
 /// Bytes of row counts that one entry may carry; an entry as a whole may have 256 KiB.
@@ -33,101 +34,91 @@ pub struct DrillRecord {
     pub report: DrillReport,
 }
 
+impl From<DrillReport> for DrillRecord {
+    fn from(report: DrillReport) -> Self {
+        Self {
+            at: report.drilled_at,
+            passed: report.passed(),
+            report,
+        }
+    }
+}
+
 /// What a vault knows of a source's drills when it starts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Remembered {
-    /// The newest proof that verifies.
+    /// The newest proof of the newest point that verifies.
     pub(crate) proof: Option<Proof>,
     /// How the newest drill ended.
     pub(crate) status: ProofStatus,
 }
 
-/// Writes a drill into the ledger, with the rows that it counted.
-pub(super) fn record(ledger: &Ledger, report: &DrillReport, rows: &Rows) -> Result<(), DrillError> {
-    let kind = if report.passed() { PASSED } else { FAILED };
+/// Returns as many of the row counts as an entry may carry.
+pub(super) fn kept(rows: Rows) -> Rows {
     let mut room = ROWS_BYTES;
-    let mut kept = serde_json::Map::new();
-    for (table, count) in rows {
-        // Quotes, colon, comma and a number of up to twenty digits.
-        let cost = table.len().saturating_mul(2).saturating_add(24);
-        if cost > room {
-            break;
-        }
-        room = room.saturating_sub(cost);
-        kept.insert(table.clone(), Value::from(*count));
-    }
-    let text = serde_json::to_value(report).unwrap_or(Value::Null);
-    let draft = Draft::new(kind, Principal::service("vault"), report.drilled_at)
-        .source(report.source.clone())
-        .with("report", text)
-        .with("rows", Value::Object(kept));
-    ledger.append(draft).map(|_| ()).map_err(DrillError::Ledger)
+    rows.into_iter()
+        .take_while(|(table, _)| {
+            // Quotes, colon, comma and a number of up to twenty digits.
+            let cost = table.len().saturating_mul(2).saturating_add(24);
+            let fits = cost <= room;
+            room = room.saturating_sub(cost);
+            fits
+        })
+        .collect()
 }
 
-/// Returns the rows that the newest drill of the same cluster counted, if there was one.
-pub(super) fn rows_before(
+/// Writes a drill into the ledger, with the rows that it counted and the proof that it left.
+pub(super) fn record(
     ledger: &Ledger,
-    source: &SourceName,
-    system_identifier: u64,
-) -> Result<Option<Rows>, DrillError> {
-    let mut found = None;
-    each(
-        ledger.folder(),
-        &ledger.public_key(),
-        &mut |entry, record| {
-            if record.report.source != *source
-                || record.report.system_identifier != system_identifier
-            {
-                return;
-            }
-            let rows = entry.draft.body.get("rows").and_then(Value::as_object);
-            let rows: Option<Rows> = rows.map(|rows| {
-                let pair =
-                    |(table, count): (&String, &Value)| Some((table.clone(), count.as_u64()?));
-                rows.iter().filter_map(pair).collect()
-            });
-            // A drill that did not come as far as counting leaves what was known before.
-            if let Some(rows) = rows.filter(|rows| !rows.is_empty()) {
-                found = Some(rows);
-            }
-        },
-    )
-    .map_err(DrillError::Ledger)?;
-    Ok(found)
+    report: &DrillReport,
+    rows: &Rows,
+    proof: Option<&Proof>,
+) -> Result<Entry, DrillError> {
+    let kind = match report.passed() {
+        true => DRILL_PASSED,
+        false => DRILL_FAILED,
+    };
+    let json = |value| serde_json::to_value(value).unwrap_or(Value::Null);
+    let counts: serde_json::Map<String, Value> = rows
+        .iter()
+        .map(|(table, count)| (table.clone(), Value::from(*count)))
+        .collect();
+    let mut draft = Draft::new(kind, Principal::service("vault"), report.drilled_at)
+        .source(report.source.clone())
+        .with("report", json(report))
+        .with("rows", Value::Object(counts));
+    if let Some(alarm) = report.alarm() {
+        draft = draft.with("summary", format!("ALARM: {alarm}"));
+    }
+    if let Some(proof) = proof {
+        let signed = serde_json::to_value(proof.signed()).unwrap_or(Value::Null);
+        draft = draft.with("proof", signed);
+    }
+    ledger.append(draft).map_err(DrillError::Ledger)
 }
 
-/// Returns what is known of the drills of `source`, from the ledger and the repository.
+/// Returns what is known of the drills of `source`, from `newest` of the ledger and the repository.
 ///
 /// # Errors
-/// When the ledger does not verify or the repository cannot be read; a single proof that does not
-/// verify is passed over, because an older one may still be good.
+/// When the repository cannot be read; a single proof that does not verify is passed over, because an
+/// older one may still be good.
 pub(crate) fn recall(
     reader: &Reader,
-    ledger: &Ledger,
+    newest: Option<DrillReport>,
     source: &SourceName,
+    key: &VerifyingKey,
 ) -> Result<Remembered, DrillError> {
-    let key = ledger.public_key();
-    let mut newest: Option<DrillRecord> = None;
-    each(ledger.folder(), &key, &mut |_, record| {
-        if record.report.source == *source {
-            newest = Some(record);
-        }
-    })
-    .map_err(DrillError::Ledger)?;
-    let proof = proofs(reader, source, &key)
+    let proof = proofs(reader, source, key)
         .map_err(DrillError::Repository)?
         .into_iter()
+        .filter(|proof| proof.report().details.of == DrillOf::Newest)
         .max_by_key(|proof| proof.report().drilled_at);
-    let proven = proof.as_ref().map(|proof| DrillRecord {
-        at: proof.report().drilled_at,
-        passed: true,
-        report: proof.report().clone(),
-    });
+    let proven = proof.as_ref().map(|proof| proof.report().clone());
     let newest = match (newest, proven) {
-        (Some(newest), Some(proven)) if proven.at > newest.at => Some(proven),
+        (Some(newest), Some(proven)) if proven.drilled_at > newest.drilled_at => Some(proven),
         (newest, proven) => newest.or(proven),
     };
-    let status = newest.map_or_else(ProofStatus::default, |record| status(&record.report));
+    let status = newest.as_ref().map(status).unwrap_or_default();
     Ok(Remembered { proof, status })
 }
 
@@ -141,6 +132,7 @@ pub(crate) fn status(report: &DrillReport) -> ProofStatus {
         },
         at: Some(report.drilled_at),
         rto_s: Some(report.rto.as_secs_f64()),
+        alarm: report.alarm(),
     }
 }
 
@@ -159,13 +151,18 @@ pub fn drills(place: &Place, source: Option<&SourceName>) -> Result<Vec<DrillRec
     let mut list: Vec<DrillRecord> = Vec::new();
     let folder = place.state.join(LEDGER);
     if folder.is_dir() {
-        each(&folder, &key, &mut |_, record| {
-            if is_wanted(&record.report.source) {
-                list.push(record);
+        each(&folder, &key, &mut |_, report| {
+            if is_wanted(&report.source) {
+                list.push(report.into());
             }
         })
         .map_err(DrillError::Ledger)?;
     }
+    let known: BTreeMap<(SourceName, Timestamp), usize> = list
+        .iter()
+        .enumerate()
+        .map(|(index, record)| ((record.report.source.clone(), record.at), index))
+        .collect();
     let reader =
         Reader::open(&place.repository, Some(key), &place.keys).map_err(DrillError::Repository)?;
     for name in reader.sources().map_err(DrillError::Repository)? {
@@ -174,12 +171,10 @@ pub fn drills(place: &Place, source: Option<&SourceName>) -> Result<Vec<DrillRec
         }
         for proof in proofs(&reader, &name, &key).map_err(DrillError::Repository)? {
             let report = proof.report();
-            if !list.iter().any(|record| record.report == *report) {
-                list.push(DrillRecord {
-                    at: report.drilled_at,
-                    passed: true,
-                    report: report.clone(),
-                });
+            let same = known.get(&(report.source.clone(), report.drilled_at));
+            let same = same.and_then(|index| list.get(*index));
+            if same.is_none_or(|record| record.report != *report) {
+                list.push(report.clone().into());
             }
         }
     }
@@ -211,22 +206,19 @@ fn proofs(
 fn each(
     folder: &Path,
     key: &VerifyingKey,
-    each: &mut dyn FnMut(&Entry, DrillRecord),
+    each: &mut dyn FnMut(&Entry, DrillReport),
 ) -> Result<(), LedgerError> {
     ledger::verify(folder, key, |entry| {
-        if entry.draft.kind != PASSED && entry.draft.kind != FAILED {
-            return;
-        }
-        let report = entry.draft.body.get("report").cloned();
-        let report: Option<DrillReport> = report.and_then(|r| serde_json::from_value(r).ok());
-        if let Some(report) = report {
-            let record = DrillRecord {
-                at: report.drilled_at,
-                passed: report.passed(),
-                report,
-            };
-            each(entry, record);
+        if let Some(report) = report(entry) {
+            each(entry, report);
         }
     })
     .map(|_| ())
+}
+
+/// Returns what an entry says of a drill.
+pub(super) fn report(entry: &Entry) -> Option<DrillReport> {
+    let is_drill = [DRILL_PASSED, DRILL_FAILED].contains(&entry.draft.kind.as_str());
+    let report = entry.draft.body.get("report").filter(|_| is_drill)?;
+    serde_json::from_value(report.clone()).ok()
 }

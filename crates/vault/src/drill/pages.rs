@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use holdfast_core::Lsn;
 
+use super::pace::Pace;
+
 /// Bytes of a page.
 const PAGE: usize = 8192;
 /// Pages of one file of a relation; the next file continues the count.
@@ -37,25 +39,35 @@ pub(crate) struct PagesRead {
 
 /// Which pages are looked at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reading {
+pub(crate) struct Reading<'a> {
     deadline: Option<Instant>,
+    /// What holds the reading back.
+    pace: Option<&'a Pace>,
     /// Pages that were changed after this position are not.
     replay_from: Option<Lsn>,
 }
 
-impl Reading {
+impl<'a> Reading<'a> {
     /// All of a stopped server, until `deadline`.
     pub(crate) fn until(deadline: Instant) -> Self {
         Self {
             deadline: Some(deadline),
+            pace: None,
             replay_from: None,
         }
+    }
+
+    /// Reads no faster than this lets it.
+    #[must_use]
+    pub(crate) fn paced(self, pace: Option<&'a Pace>) -> Self {
+        Self { pace, ..self }
     }
 
     /// Those of a base that its log, from this position on, will not write anew.
     pub(crate) fn before_replay(from: Lsn) -> Self {
         Self {
             deadline: None,
+            pace: None,
             replay_from: Some(from),
         }
     }
@@ -72,7 +84,7 @@ impl PagesRead {
 ///
 /// # Errors
 /// What the system says when a file cannot be read.
-pub(crate) fn read_all(data: &Path, reading: &Reading) -> io::Result<PagesRead> {
+pub(crate) fn read_all(data: &Path, reading: &Reading<'_>) -> io::Result<PagesRead> {
     let mut read = PagesRead::default();
     let mut folders = vec![
         data.join("base"),
@@ -98,6 +110,9 @@ pub(crate) fn read_all(data: &Path, reading: &Reading) -> io::Result<PagesRead> 
             if reading.deadline.is_some_and(|end| Instant::now() >= end) {
                 read.is_cut = true;
                 return Ok(read);
+            }
+            if let (Some(pace), Ok(facts)) = (reading.pace, path.metadata()) {
+                pace.take(facts.len());
             }
             read_file((&path, segment), reading.replay_from, &mut read)?;
         }

@@ -5,23 +5,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::{
-    ByteCount, Check, CheckOutcome, DrillReport, ErrorChain, Lsn, PointId, Proof, Timestamp,
-    Untrusted,
+    ByteCount, Check, CheckOutcome, DrillDetails, DrillOf, DrillReport, ErrorChain, Lsn, PointId,
+    Proof, Timestamp, Untrusted, rows_digest,
 };
 
-use super::checks::{Checks, Rows, check, compare};
+use super::checks::{Checks, TABLES_READ};
 use super::folder::{self, Folder};
+use super::pace::Pace;
+use super::rows::{Compared, Count, Rows, compare};
 use super::server::Server;
-use super::{DrillContext, DrillError, Drilled, memory, pages};
+use super::service::{Served, serve};
+use super::tally::check;
+use super::{DrillContext, DrillError, Drilled, Job, memory, pages, room};
 use crate::config::SourceConfig;
-use crate::repository::BaseSummary;
+use crate::limits;
+use crate::repository::{BaseSummary, RepositoryError};
 use crate::restore::{
-    ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored, Start, restore_locally,
+    LocalServer, Programs, ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored,
+    ServerLife, Start, restore_locally,
 };
-use crate::source::{Connection, SourceError};
 
 /// The folder for drills below the vault's state directory.
 pub(super) const FOLDER: &str = "drill";
+/// The check that everything could be brought.
 pub(super) const RESTORE: &str = "restore to the end of the log";
 const SERVICE: &str = "server takes a write";
 const CHECKSUMS: &str = "page checksums";
@@ -29,65 +35,76 @@ const CHECKSUMS: &str = "page checksums";
 const LOG_LINES: usize = 6;
 const STOP: &str = "server stops in order";
 
+/// What is drilled, and up to where.
+struct Aim {
+    base: BaseSummary,
+    target: RestoreTarget,
+}
+
 /// What a drill has found so far.
 struct Found {
     point: PointId,
+    timeline: u32,
     checks: Vec<Check>,
     rows: Rows,
     rto: Duration,
     reached: Lsn,
     covers_until: Timestamp,
     restored: ByteCount,
-}
-
-/// What the restored server says of itself.
-struct Served {
-    rto: Duration,
-    reached: Option<Lsn>,
-    newest_commit: Option<Timestamp>,
-    has_checksums: bool,
+    details: DrillDetails,
 }
 
 /// Runs one drill; blocks.
-pub(super) fn run(ctx: &DrillContext, source: &SourceConfig) -> Result<Drilled, DrillError> {
-    let base = ctx
-        .repository
-        .newest_base(&source.name)
-        .map_err(DrillError::Repository)?
-        .ok_or_else(|| DrillError::NoPoint(source.name.clone()))?;
-    let before = memory::rows_before(&ctx.ledger, &source.name, base.system_identifier)?;
+pub(super) fn run(
+    ctx: &DrillContext,
+    source: &SourceConfig,
+    job: &Job,
+) -> Result<Drilled, DrillError> {
+    let began = (ctx.clock)();
+    let aim = aim(ctx, source, job)?;
     let wished = ctx.config.dir.clone();
     let wished = wished.unwrap_or_else(|| ctx.place.state.join(FOLDER));
     let account = folder::account(ctx.place.postgres.run_as.as_deref());
     let folder = Folder::make(&wished, &source.name, account)?;
-    let mut found = try_out(ctx, source, &base, folder.path())?;
-    drop(folder);
-    if !found.rows.is_empty() || before.is_some() {
-        let is_complete = found.checks.iter().any(is_complete_count);
-        let compared = compare(before.as_ref(), &found.rows, is_complete);
-        found.checks.push(compared);
+    let mut found = Found::begin(&aim, job);
+    found.details.began = Some(began);
+    let pace = job.pace(&ctx.config);
+    found.details.paced = job.is_paced(&ctx.config);
+    found.try_out((ctx, source), (&aim, job), (folder.path(), pace))?;
+    if !found.failed().is_empty()
+        && let Some(what) = room::missing(folder.path())
+    {
+        // Whatever went wrong may be because of that: it is known of no point.
+        let name = source.name.clone();
+        let what = format!("{what}; what failed then: {}", found.failed().join(", "));
+        return Err(DrillError::Room { name, what });
     }
+    drop(folder);
+    found.compare_rows(ctx, source, aim.base.system_identifier);
     let report = DrillReport {
         source: source.name.clone(),
-        system_identifier: base.system_identifier,
+        system_identifier: aim.base.system_identifier,
         point: found.point,
-        timeline: base.timeline,
+        timeline: found.timeline,
         reached: found.reached,
         covers_until: found.covers_until,
         drilled_at: (ctx.clock)(),
         rto: found.rto,
         restored: found.restored,
         checks: found.checks,
+        details: found.details,
     };
-    conclude(ctx, report, &found.rows)
+    conclude(ctx, report, found.rows)
 }
 
 /// Records the drill, and signs and keeps the proof if it passed.
 pub(super) fn conclude(
     ctx: &DrillContext,
-    report: DrillReport,
-    rows: &Rows,
+    mut report: DrillReport,
+    rows: Rows,
 ) -> Result<Drilled, DrillError> {
+    let rows = memory::kept(rows);
+    report.details.rows_digest = Some(rows_digest(&rows));
     let proof = if report.passed() {
         let proof = Proof::attest(report.clone(), &ctx.key).map_err(DrillError::Proof)?;
         ctx.repository
@@ -97,77 +114,233 @@ pub(super) fn conclude(
     } else {
         None
     };
-    memory::record(&ctx.ledger, &report, rows)?;
+    let entry = memory::record(&ctx.ledger, &report, &rows, proof.as_ref())?;
+    ctx.history().take(&entry);
     Ok(Drilled { report, proof })
 }
 
-/// Restores, starts, asks, stops and reads the pages.
-fn try_out(
-    ctx: &DrillContext,
-    source: &SourceConfig,
-    base: &BaseSummary,
-    folder: &Path,
-) -> Result<Found, DrillError> {
-    let begun = Instant::now();
-    let mut found = Found {
-        point: base.point.clone(),
-        checks: Vec::new(),
-        rows: Rows::new(),
-        rto: Duration::ZERO,
-        reached: base.stop_lsn,
-        covers_until: base.at,
-        restored: ByteCount(0),
+/// Finds the point that is wanted, and the moment that it is brought to.
+///
+/// An older point is brought to a random position before the next one, so that its log is proven too.
+fn aim(ctx: &DrillContext, source: &SourceConfig, job: &Job) -> Result<Aim, DrillError> {
+    let no_point = || DrillError::NoPoint(source.name.clone());
+    let mut bases = ctx
+        .repository
+        .reader()
+        .bases(&source.name)
+        .map_err(DrillError::Repository)?;
+    let Some(point) = &job.point else {
+        let base = bases.pop().ok_or_else(no_point)?;
+        return Ok(Aim {
+            base,
+            target: RestoreTarget::Latest,
+        });
     };
-    let data = folder.join(folder::DATA);
-    let request = RestoreRequest::new(
-        source.name.clone(),
-        RestoreTarget::Latest,
-        data.clone(),
-        Start::Yes { port: None },
-    );
-    let progress: ProgressFn = Arc::new(|_| {});
-    let mut server = Server::on(&data);
-    match restore_locally(&ctx.place, &request, &progress) {
-        Ok((restored, local)) => {
-            found.restore_done(&restored);
-            if let Some(local) = local {
-                server.opened(local);
+    let index = bases.iter().position(|base| base.point == *point);
+    let index = index.ok_or_else(no_point)?;
+    let next = bases.get(index.saturating_add(1)).cloned();
+    let base = bases.swap_remove(index);
+    let follows = |next: &BaseSummary| {
+        (next.system_identifier, next.timeline) == (base.system_identifier, base.timeline)
+    };
+    let Some(next) = next.filter(follows) else {
+        let target = match job.of {
+            DrillOf::Newest => RestoreTarget::Latest,
+            DrillOf::Older => RestoreTarget::Lsn(base.stop_lsn),
+        };
+        return Ok(Aim { base, target });
+    };
+    let span = next.start_lsn.since(base.stop_lsn).0;
+    let at = base.stop_lsn.0.saturating_add(match span {
+        0 => 0,
+        span => super::random() % span,
+    });
+    Ok(Aim {
+        base,
+        target: RestoreTarget::Lsn(Lsn(at)),
+    })
+}
+
+impl Found {
+    fn begin(aim: &Aim, job: &Job) -> Self {
+        Self {
+            point: aim.base.point.clone(),
+            timeline: aim.base.timeline,
+            checks: Vec::new(),
+            rows: Rows::new(),
+            rto: Duration::ZERO,
+            reached: aim.base.stop_lsn,
+            covers_until: aim.base.at,
+            restored: ByteCount(0),
+            details: DrillDetails::new(job.of, aim.target.to_string()),
+        }
+    }
+
+    /// Restores, starts, asks, stops and reads the pages.
+    fn try_out(
+        &mut self,
+        (ctx, source): (&DrillContext, &SourceConfig),
+        (aim, job): (&Aim, &Job),
+        (folder, pace): (&Path, Option<Arc<Pace>>),
+    ) -> Result<(), DrillError> {
+        let begun = Instant::now();
+        let data = folder.join(folder::DATA);
+        let mut server = Server::on(&data);
+        match self.restore(ctx, source, (aim, job), (&data, pace.clone())) {
+            Ok(local) => {
+                let major = aim.base.major;
+                let programs = Programs::of(&ctx.place.postgres, major, &data).ok();
+                server.opened(local, programs);
             }
+            Err(error) if is_about_the_point(&error) => {
+                self.fail(RESTORE, explain(&error));
+                return Ok(());
+            }
+            Err(error) => return Err(DrillError::Restore(error)),
         }
-        Err(error) if is_about_the_point(&error) => {
-            found.fail(RESTORE, explain(&error));
-            return Ok(found);
+        let served = match serve(&server, begun) {
+            Ok(served) => served,
+            Err(error) => {
+                self.fail(SERVICE, ErrorChain(&error).to_string());
+                return Ok(());
+            }
+        };
+        self.service_done(&served);
+        job.tell("drill: checking");
+        let mut checks = Checks::new(&server, folder, ctx.config.budget);
+        checks.run(&source.assertions, job.of);
+        let deadline = checks.deadline();
+        let (checks, rows) = checks.finish();
+        self.checks.extend(checks);
+        self.rows = rows;
+        match server.stop() {
+            Ok(()) if served.has_checksums => {
+                job.tell("drill: reading pages");
+                let read = page_checksums(&data, deadline, pace.as_deref());
+                self.checks.push(read);
+            }
+            Ok(()) => {
+                let why = "the source has none (initdb --data-checksums)";
+                let check = check(CHECKSUMS, CheckOutcome::NotRun, why);
+                self.checks.push(check);
+            }
+            Err(why) => self.fail(STOP, why),
         }
-        Err(error) => return Err(DrillError::Restore(error)),
+        Ok(())
     }
-    let deadline = Instant::now() + ctx.config.budget;
-    let served = match serve(&server, begun) {
-        Ok(served) => served,
-        Err(error) => {
-            found.fail(SERVICE, ErrorChain(&error).to_string());
-            return Ok(found);
+
+    /// Brings the point back and starts a server on it.
+    fn restore(
+        &mut self,
+        ctx: &DrillContext,
+        source: &SourceConfig,
+        (aim, job): (&Aim, &Job),
+        (data, pace): (&Path, Option<Arc<Pace>>),
+    ) -> Result<LocalServer, RestoreError> {
+        let mut request = RestoreRequest::new(
+            source.name.clone(),
+            aim.target.clone(),
+            data.to_owned(),
+            Start::Yes { port: None },
+        );
+        request.point = Some(aim.base.point.clone());
+        request.life = ServerLife::EndsWithUs;
+        request.pace = pace;
+        let tell = job.teller();
+        let progress: ProgressFn = Arc::new(move |progress| {
+            let percent = progress.done.0.saturating_mul(100) / progress.total.0.max(1);
+            tell(format!("drill: {:?} {} %", progress.phase, percent.min(100)).to_lowercase());
+        });
+        let mut restored = restore_locally(&ctx.place, &request, &progress);
+        let earliest = RestoreTarget::Lsn(aim.base.stop_lsn);
+        if let (DrillOf::Older, Err(RestoreError::Target { .. })) = (job.of, &restored) {
+            // The log behind it has a hole, or was left: the point itself is what counts.
+            request.at = earliest;
+            self.details.target = request.at.to_string();
+            restored = restore_locally(&ctx.place, &request, &progress);
         }
-    };
-    found.service_done(&served);
-    let mut checks = Checks::new(&server, deadline);
-    checks.run(&source.assertions);
-    let (checks, rows) = checks.finish();
-    found.checks.extend(checks);
-    found.rows = rows;
-    match server.stop() {
-        Ok(()) if served.has_checksums => {
-            let checked = page_checksums(&data, deadline);
-            found.checks.push(checked);
-        }
-        Ok(()) => {
-            let why = "the source has none (initdb --data-checksums)".to_owned();
-            found
-                .checks
-                .push(check(CHECKSUMS, CheckOutcome::NotRun, why));
-        }
-        Err(why) => found.fail(STOP, why),
+        let (restored, local) = restored?;
+        self.restore_done(&restored);
+        local.ok_or_else(|| RestoreError::Server {
+            why: "it was not started".to_owned(),
+            log: String::new(),
+            directory: data.to_owned(),
+        })
     }
-    Ok(found)
+
+    fn fail(&mut self, name: &str, detail: String) {
+        self.checks.push(check(name, CheckOutcome::Failed, detail));
+    }
+
+    fn failed(&self) -> Vec<&str> {
+        let failed = self.checks.iter();
+        failed
+            .filter(|check| check.outcome == CheckOutcome::Failed)
+            .map(|check| check.name.as_str())
+            .collect()
+    }
+
+    fn restore_done(&mut self, restored: &Restored) {
+        self.point = restored.point.clone();
+        self.timeline = restored.timeline;
+        self.restored = restored.bytes;
+        self.reached = restored.wal_end.max(self.reached);
+        self.covers_until = restored.newest_commit.unwrap_or(self.covers_until);
+        let detail = format!("{} up to {}", restored.bytes, restored.wal_end);
+        self.checks
+            .push(check(RESTORE, CheckOutcome::Passed, detail));
+    }
+
+    fn service_done(&mut self, served: &Served) {
+        self.rto = served.rto;
+        self.reached = served.reached.unwrap_or(self.reached);
+        self.covers_until = served.newest_commit.unwrap_or(self.covers_until);
+        self.details.server.clone_from(&served.version);
+        let seconds = served.rto.as_secs_f64();
+        let mut detail = format!("committed {seconds:.2} s after the restore began");
+        if self.details.paced {
+            detail.push_str(", held back by the limits of drills");
+        }
+        self.checks
+            .push(check(SERVICE, CheckOutcome::Passed, detail));
+    }
+
+    /// Compares with what earlier drills counted, and notes what lies before a loss.
+    fn compare_rows(&mut self, ctx: &DrillContext, source: &SourceConfig, cluster: u64) {
+        let totals = self
+            .rows
+            .values()
+            .fold(0, |all: u64, rows| all.saturating_add(*rows));
+        self.details.tables = u64::try_from(self.rows.len()).unwrap_or(u64::MAX);
+        self.details.rows = totals;
+        // Where there are more tables than are kept, which of them are may change.
+        self.details.is_complete =
+            self.rows.len() < limits::DRILL_TABLES && self.checks.iter().any(is_complete_count);
+        if self.details.of == DrillOf::Older {
+            return;
+        }
+        let history = ctx.history();
+        let before = history.before(&source.name, cluster);
+        if self.rows.is_empty() && before.is_none() {
+            return;
+        }
+        let count = match self.details.is_complete {
+            true => Count::Complete,
+            false => Count::Partial,
+        };
+        let Compared {
+            check,
+            changes,
+            losses,
+        } = compare(before.map(|before| &before.rows), &self.rows, count);
+        if !losses.is_empty() {
+            self.details.before_loss = before.and_then(|before| before.proven.clone());
+        }
+        self.details.compared_with = before.and_then(|before| before.at);
+        self.details.changes = changes;
+        self.details.losses = losses;
+        self.checks.push(check);
+    }
 }
 
 /// Says why a restore failed, with the end of the server's log where there is one.
@@ -184,66 +357,8 @@ fn explain(error: &RestoreError) -> String {
     }
 }
 
-impl Found {
-    fn fail(&mut self, name: &str, detail: String) {
-        self.checks.push(check(name, CheckOutcome::Failed, detail));
-    }
-
-    fn restore_done(&mut self, restored: &Restored) {
-        self.point = restored.point.clone();
-        self.restored = restored.bytes;
-        self.reached = restored.wal_end.max(self.reached);
-        self.covers_until = restored.newest_commit.unwrap_or(self.covers_until);
-        let detail = format!("{} up to {}", restored.bytes, restored.wal_end);
-        self.checks
-            .push(check(RESTORE, CheckOutcome::Passed, detail));
-    }
-
-    fn service_done(&mut self, served: &Served) {
-        self.rto = served.rto;
-        self.reached = served.reached.unwrap_or(self.reached);
-        self.covers_until = served.newest_commit.unwrap_or(self.covers_until);
-        let seconds = served.rto.as_secs_f64();
-        let detail = format!("committed {seconds:.2} s after the restore began");
-        self.checks
-            .push(check(SERVICE, CheckOutcome::Passed, detail));
-    }
-}
-
-/// Commits a write and asks how far the server came.
-fn serve(server: &Server, begun: Instant) -> Result<Served, SourceError> {
-    const WRITE: &str = "write to the restored server";
-    const ASK: &str = "ask how far the restored server came";
-    let mut connection: Connection = server.connect_anywhere()?;
-    connection.query(
-        "CREATE SCHEMA holdfast_drill; CREATE TABLE holdfast_drill.written AS SELECT now() AS at",
-        WRITE,
-    )?;
-    let written = connection.query("SELECT count(*) FROM holdfast_drill.written", WRITE)?;
-    if written.single() != Some("1") {
-        return Err(SourceError::nonsense(WRITE, "the row is not there"));
-    }
-    let rto = begun.elapsed();
-    connection.query("DROP SCHEMA holdfast_drill CASCADE", WRITE)?;
-    let reply = connection.query(
-        "SELECT pg_catalog.pg_last_wal_replay_lsn() AS reached,
-                (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000000)::bigint AS newest,
-                pg_catalog.current_setting('data_checksums') AS checksums",
-        ASK,
-    )?;
-    Ok(Served {
-        rto,
-        reached: reply.value("reached").and_then(|lsn| lsn.parse().ok()),
-        newest_commit: reply
-            .value("newest")
-            .and_then(|micros| micros.parse().ok())
-            .map(Timestamp),
-        has_checksums: reply.value("checksums") == Some("on"),
-    })
-}
-
-fn page_checksums(data: &Path, deadline: Instant) -> Check {
-    match pages::read_all(data, &pages::Reading::until(deadline)) {
+fn page_checksums(data: &Path, deadline: Instant, pace: Option<&Pace>) -> Check {
+    match pages::read_all(data, &pages::Reading::until(deadline).paced(pace)) {
         Err(error) => check(CHECKSUMS, CheckOutcome::Failed, error.to_string()),
         Ok(read) => {
             let numbers = format!("{} pages in {} files", read.pages, read.files);
@@ -267,15 +382,31 @@ fn page_checksums(data: &Path, deadline: Instant) -> Check {
 
 /// Whether every table was counted, so that a missing one is gone.
 fn is_complete_count(check: &Check) -> bool {
-    check.name == super::checks::TABLES_READ
-        && check.outcome == CheckOutcome::Passed
-        && !check.detail.contains("for want of time")
+    check.name == TABLES_READ && check.outcome == CheckOutcome::Passed
 }
 
-/// Whether a restore failed because of what is kept, and not because of this machine.
+/// Whether a restore failed because of what is kept, and not because of this machine or of a storage
+/// that does not answer.
 pub(super) fn is_about_the_point(error: &RestoreError) -> bool {
-    matches!(
-        error,
-        RestoreError::Repository(_) | RestoreError::Server { .. } | RestoreError::Target { .. }
-    )
+    match error {
+        RestoreError::Server { .. } | RestoreError::Target { .. } => true,
+        RestoreError::Repository(error) => is_damage(error),
+        _ => false,
+    }
+}
+
+/// Whether the repository says that something in it is not as it was stored.
+fn is_damage(error: &RepositoryError) -> bool {
+    use holdfast_store::object::ObjectError;
+    match error {
+        RepositoryError::Object(error) => matches!(error, ObjectError::Missing(_)),
+        RepositoryError::BaseMismatch { .. }
+        | RepositoryError::Contradiction { .. }
+        | RepositoryError::Damaged { .. }
+        | RepositoryError::MissingLog { .. }
+        | RepositoryError::NoFile { .. }
+        | RepositoryError::ServerManifest(_)
+        | RepositoryError::Signature { .. } => true,
+        _ => false,
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::limits;
-use crate::restore::LocalServer;
+use crate::restore::{LocalServer, Programs};
 use crate::source::{Connection, SourceError};
 
 /// The server that runs on the drill's data directory, if one does.
@@ -17,6 +17,7 @@ use crate::source::{Connection, SourceError};
 pub(super) struct Server {
     data: PathBuf,
     local: Option<LocalServer>,
+    programs: Option<Programs>,
 }
 
 impl Server {
@@ -25,12 +26,19 @@ impl Server {
         Self {
             data: data.to_owned(),
             local: None,
+            programs: None,
         }
     }
 
-    /// Takes the way in.
-    pub(super) fn opened(&mut self, local: LocalServer) {
+    /// Takes the way in, and the programs that it runs by.
+    pub(super) fn opened(&mut self, local: LocalServer, programs: Option<Programs>) {
         self.local = Some(local);
+        self.programs = programs;
+    }
+
+    /// Returns the way in with the programs of the same PostgreSQL.
+    pub(super) fn programs(&self) -> Option<(&LocalServer, &Programs)> {
+        Some((self.local.as_ref()?, self.programs.as_ref()?))
     }
 
     /// Connects to `database` as the cluster's first superuser, whose eyes nothing is hidden from.
@@ -61,6 +69,34 @@ impl Server {
         match self.data.join(PID_FILE).exists() {
             true => Err("it ended without putting its files in order".to_owned()),
             false => Ok(()),
+        }
+    }
+
+    /// Ends every process that works in the data directory or was told to serve it, whether or not it
+    /// has said so there yet.
+    pub(super) fn end_strays(&self) {
+        let Ok(data) = std::fs::canonicalize(&self.data) else {
+            return;
+        };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let strays = processes.filter_map(|entry| {
+            let number: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let path = entry.path();
+            let works_there = std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == data);
+            let arguments = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            let arguments: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+            let data = self.data.as_os_str().as_encoded_bytes();
+            let serves_it = arguments.windows(2).any(|pair| pair == [&b"-D"[..], data]);
+            Pid::from_raw(number).filter(|_| works_there || serves_it)
+        });
+        // What it has to lose is thrown away: its parts end when it is gone.
+        for pid in strays {
+            if kill_process(pid, Signal::KILL).is_ok() {
+                tracing::info!(
+                    pid = pid.as_raw_nonzero(),
+                    "ended a server that a drill had left"
+                );
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_core::{CheckOutcome, DrillReport, ErrorChain, Lsn, PointId, SourceName};
+use holdfast_core::{DrillReport, ErrorChain, Lsn, PointId, SourceName};
 
 use super::shown::PointProof;
 use crate::drill::{self, DrillRecord};
@@ -69,20 +69,19 @@ fn note(known: &mut BTreeMap<(SourceName, PointId), PointProof>, record: &DrillR
         reached: Some(report.reached).filter(|reached| *reached != Lsn::ZERO),
         drills: before.saturating_add(1),
         why: why(report),
+        alarm: report.alarm(),
     };
     known.insert(key, proof);
 }
 
 /// Returns what a drill found wrong.
 fn why(report: &DrillReport) -> Option<String> {
-    let failed = report.checks.iter();
-    let failed = failed.filter(|check| check.outcome == CheckOutcome::Failed);
-    let told: Vec<String> = failed
-        .map(|check| format!("{}: {}", check.name, check.detail))
-        .collect();
-    match (report.passed(), told.is_empty()) {
-        (true, _) => None,
-        (false, true) => Some("nothing was checked".to_owned()),
-        (false, false) => Some(told.join("; ")),
+    match report.passed() {
+        true => None,
+        false => Some(
+            report
+                .failure()
+                .unwrap_or_else(|| "nothing was checked".to_owned()),
+        ),
     }
 }

@@ -139,4 +139,7 @@ pub struct PointProof {
     pub drills: usize,
     /// What was wrong, or why nothing is known.
     pub why: Option<String>,
+    /// What a person must look at although the point can be brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<String>,
 }

@@ -21,6 +21,7 @@ use super::{
     ServerAddress, Start, files, old, outside, room, tablespace,
 };
 use crate::config::system_clock;
+use crate::drill::Pace;
 
 /// Brings a moment back into a new directory, and starts a server on it when asked to.
 ///
@@ -44,69 +45,8 @@ pub(crate) fn restore_locally(
     request: &RestoreRequest,
     progress: &ProgressFn,
 ) -> Result<(Restored, Option<LocalServer>), RestoreError> {
-    let clock = Watch::start(progress);
-    let admit = |_| Ok::<(), RestoreError>(());
-    let laid = lay(place, request, &clock, admit)?;
-    let Laid {
-        mut restored,
-        programs,
-        major,
-        port,
-        sockets,
-    } = laid;
-    if request.start == Start::No {
-        sync(&request.into)?;
-        files::forget_notes(&request.into)?;
-        return Ok((restored, None));
-    }
-    // From here on the directory is the server's, and no restore writes into it again.
-    files::forget_notes(&request.into)?;
-    let starting = server::start(&request.into, &programs, major)?;
-    let local = serve(starting, (&sockets, port), &clock)?;
-    restored.promoted_s = Some(clock.seconds());
-    restored.server = Some(ServerAddress {
-        host: "127.0.0.1".to_owned(),
-        port,
-        pid: local.pid,
-        log: local.log.clone(),
-    });
-    Ok((restored, Some(local)))
-}
-
-/// Files, log and settings that a server can be started on.
-struct Laid {
-    restored: Restored,
-    programs: Programs,
-    major: u32,
-    port: u16,
-    sockets: PathBuf,
-}
-
-/// Brings everything that a server recovers with to the target, and starts none.
-///
-/// `admit` is told what it will take before a byte is written.
-pub(crate) fn lay_down<E: From<RestoreError>>(
-    place: &Place,
-    request: &RestoreRequest,
-    progress: &ProgressFn,
-    admit: impl Fn(ByteCount) -> Result<(), E>,
-) -> Result<(Restored, Programs, u32), E> {
-    outside::check(&request.into, place)?;
-    let laid = lay(place, request, &Watch::start(progress), admit)?;
-    files::forget_notes(&request.into)?;
-    Ok((laid.restored, laid.programs, laid.major))
-}
-
-fn lay<E: From<RestoreError>>(
-    place: &Place,
-    request: &RestoreRequest,
-    clock: &Watch,
-    admit: impl Fn(ByteCount) -> Result<(), E>,
-) -> Result<Laid, E> {
+    let clock = Watch::start(progress, request.pace.clone());
     let (plan, begun) = plan(place, request)?;
-    admit(ByteCount(
-        plan.base.bytes.0.saturating_add(plan.log_bytes()),
-    ))?;
     let major = plan.base.major;
     let programs = choose_programs(place, request, major)?;
     let port = match request.start {
@@ -116,8 +56,8 @@ fn lay<E: From<RestoreError>>(
     let owner = programs::owner(programs.account.as_ref());
     let mut ground = Ground::new(&request.into, owner, &request.ways);
     ground.is_resumed = begun;
-    let (bytes, brought) = write(&plan, request, &ground, clock)?;
-    let verified = read_back(&plan, request, &ground, clock)?;
+    let (bytes, brought) = write(&plan, request, &ground, &clock)?;
+    let verified = read_back(&plan, request, &ground, &clock)?;
     let sockets = match request.is_portable {
         true => PathBuf::new(),
         false => server::socket_folder(&request.into, &programs)?,
@@ -136,7 +76,7 @@ fn lay<E: From<RestoreError>>(
     let files_s = clock.seconds();
     let mut notes = plan.notes.clone();
     notes.extend(ends_before(&plan, stop, &brought));
-    let restored = Restored {
+    let mut restored = Restored {
         source: request.source.clone(),
         point: plan.base.point.clone(),
         at: request.at.to_string(),
@@ -153,13 +93,23 @@ fn lay<E: From<RestoreError>>(
         promoted_s: None,
         server: None,
     };
-    Ok(Laid {
-        restored,
-        programs,
-        major,
+    if request.start == Start::No {
+        sync(&request.into)?;
+        files::forget_notes(&request.into)?;
+        return Ok((restored, None));
+    }
+    // From here on the directory is the server's, and no restore writes into it again.
+    files::forget_notes(&request.into)?;
+    let starting = server::start(&request.into, &programs, (major, request.life))?;
+    let local = serve(starting, (&sockets, port), &clock)?;
+    restored.promoted_s = Some(clock.seconds());
+    restored.server = Some(ServerAddress {
+        host: "127.0.0.1".to_owned(),
         port,
-        sockets,
-    })
+        pid: local.pid,
+        log: local.log.clone(),
+    });
+    Ok((restored, Some(local)))
 }
 
 /// Returns where the server of a restore will run.
@@ -197,6 +147,7 @@ fn plan(place: &Place, request: &RestoreRequest) -> Result<(Plan, bool), Restore
         journal::same(begun, &note(&begun.point), into)?;
     }
     let point = begun.as_ref().map(|begun| &begun.point);
+    let point = point.or(request.point.as_ref());
     let plan = Plan::make(place, request, system_clock()(), point)?;
     if let Some(old) = &request.ways.delta_from {
         old::check(old, into, Some(plan.base.system_identifier))?;
@@ -340,19 +291,21 @@ struct Watch {
     done: AtomicU64,
     progress: ProgressFn,
     told: Mutex<Option<Instant>>,
+    pace: Option<Arc<Pace>>,
 }
 
 /// How often progress is told at most.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
 impl Watch {
-    fn start(progress: &ProgressFn) -> Self {
+    fn start(progress: &ProgressFn, pace: Option<Arc<Pace>>) -> Self {
         Self {
             began: Instant::now(),
             total: AtomicU64::new(0),
             done: AtomicU64::new(0),
             progress: Arc::clone(progress),
             told: Mutex::new(None),
+            pace,
         }
     }
 
@@ -361,6 +314,9 @@ impl Watch {
     }
 
     fn tell(&self, phase: RestorePhase, bytes: u64) {
+        if let (Some(pace), 1..) = (&self.pace, bytes) {
+            pace.take(bytes);
+        }
         let done = self
             .done
             .fetch_add(bytes, Ordering::Relaxed)

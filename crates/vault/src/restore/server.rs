@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::{create, failed, own};
 use super::programs::{Programs, command, owner};
-use super::{RestoreError, superuser};
+use super::{RestoreError, ServerLife, superuser};
 use crate::limits;
 use crate::source::{Connection, ConnectionUrl, SslMode};
 
@@ -105,11 +105,11 @@ pub(super) struct Starting {
     directory: PathBuf,
 }
 
-/// Starts the server in a session of its own, so that it outlives us.
+/// Starts the server in a session of its own, so that it outlives us unless it shall not.
 pub(super) fn start(
     directory: &Path,
     programs: &Programs,
-    major: u32,
+    (major, life): (u32, ServerLife),
 ) -> Result<Starting, RestoreError> {
     let log = directory.join(LOG);
     let out = create(&log, owner(programs.account.as_ref()))?;
@@ -121,9 +121,16 @@ pub(super) fn start(
     let setsid = ["/usr/bin/setsid", "/bin/setsid"]
         .into_iter()
         .find(|path| Path::new(path).is_file());
+    let tied = ["/usr/bin/setpriv", "/bin/setpriv"]
+        .into_iter()
+        .find(|path| life == ServerLife::EndsWithUs && Path::new(path).is_file());
     let mut starting = match setsid {
         Some(setsid) => {
             let mut starting = command(OsStr::new(setsid), account);
+            if let Some(setpriv) = tied {
+                // Set after the change of user, which would take it away, and kept by what it runs.
+                starting.args([setpriv, "--pdeathsig", "QUIT"]);
+            }
             starting.arg(&postgres);
             starting
         }
@@ -253,7 +260,7 @@ impl Promoted {
 }
 
 /// Returns the last lines of a file.
-pub(crate) fn tail(path: &Path) -> String {
+fn tail(path: &Path) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();

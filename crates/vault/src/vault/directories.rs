@@ -1,16 +1,15 @@
-//! Keeping directories: a restore point when it is time, and a drill of each newest one.
+//! Keeping directories: a restore point when it is time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::ledger::Draft;
-use holdfast_core::{DrillReport, ErrorChain, PointId, Principal, SourceName, Timestamp};
+use holdfast_core::{PointId, Principal, SourceName, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::Vault;
-use crate::drill::{self, DrillError};
 use crate::engine::directory::{self, DirectoryError, DirectoryStanding, DirectoryStatus};
-use crate::limits::{BACKOFF_MAX, DRILL_AGAIN, POLL};
+use crate::limits::{BACKOFF_MAX, POLL};
 use crate::repository::RepositoryError;
 use crate::standing::trouble;
 
@@ -34,14 +33,13 @@ impl Vault {
         )
     }
 
-    /// Makes restore points of a directory, and drills them, until told to stop.
+    /// Makes restore points of a directory until told to stop.
     pub(super) async fn keep_directory(
         self,
         standing: Arc<DirectoryStanding>,
         stop: CancellationToken,
     ) {
         let mut next = (self.shared.clock)();
-        let mut drilled: Option<(PointId, Timestamp)> = None;
         while !stop.is_cancelled() {
             let now = (self.shared.clock)();
             if next <= now {
@@ -50,16 +48,6 @@ impl Vault {
                     Err(_) => BACKOFF_MAX.min(standing.config.every),
                 };
                 next = now.plus(wait);
-            }
-            let every = self.shared.config.drill.every;
-            if let Some(point) = standing.unproven(every, now) {
-                let is_tried = drilled.as_ref().is_some_and(|(known, at)| {
-                    *known == point && *at <= now && now.since(*at) < every.min(DRILL_AGAIN * 20)
-                });
-                if !is_tried {
-                    drilled = Some((point, now));
-                    self.tell_of_drill(&standing).await;
-                }
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -126,39 +114,6 @@ impl Vault {
             .with("seconds", now.since(began).as_secs_f64());
         if let Err(error) = self.shared.ledger.append(draft) {
             tracing::error!("the ledger cannot be written: {error}");
-        }
-    }
-
-    /// Restores the newest point of a directory for real and compares it.
-    pub(super) async fn prove_directory(
-        &self,
-        standing: &DirectoryStanding,
-    ) -> Result<DrillReport, DrillError> {
-        let _alone = self.shared.drilling.lock().await;
-        standing.facts().busy = Some("drill");
-        let source = &standing.config.name;
-        let drilled =
-            drill::drill_directory(&self.drill_context(), source, standing.status()).await;
-        let mut facts = standing.facts();
-        facts.busy = None;
-        let drilled = drilled?;
-        facts.proof_status = drill::status(&drilled.report);
-        if drilled.proof.is_some() {
-            facts.proof = drilled.proof;
-        }
-        Ok(drilled.report)
-    }
-
-    async fn tell_of_drill(&self, standing: &DirectoryStanding) {
-        let source = &standing.config.name;
-        match self.prove_directory(standing).await {
-            Ok(report) if report.passed() => {
-                tracing::info!(%source, point = %report.point, "drill passed");
-            }
-            Ok(report) => tracing::error!(%source, point = %report.point, "drill failed"),
-            Err(error) => {
-                tracing::warn!(%source, what = %ErrorChain(&error), "the drill could not be run");
-            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Drills of real sources, and ways back from destruction that nobody stopped.
 
+mod planted;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
-use holdfast_core::{ActionId, CheckOutcome, DrillReport, SourceName, WayBack};
+use holdfast_core::{ActionId, CheckOutcome, DrillOf, DrillReport, Principal, SourceName, WayBack};
 use holdfast_store::ledger::{self, Ledger};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server};
@@ -64,6 +66,20 @@ fn place(folder: &Path, installation: &Installation) -> Place {
 }
 
 fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
+    let drill = DrillConfig {
+        every: Duration::from_secs(24 * 3600),
+        dir: Some(folder.join("drills")),
+        budget: Duration::from_secs(300),
+        ..DrillConfig::default()
+    };
+    open_with(server, folder, (assertions, drill))
+}
+
+fn open_with(
+    server: &Server,
+    folder: &Path,
+    (assertions, drill): (Vec<Assertion>, DrillConfig),
+) -> Vault {
     let clock = system_clock();
     let place = place(folder, server.installation());
     std::fs::create_dir_all(&place.state).unwrap();
@@ -81,11 +97,7 @@ fn open(server: &Server, folder: &Path, assertions: Vec<Assertion>) -> Vault {
             assertions,
         }],
         postgres: place.postgres,
-        drill: DrillConfig {
-            every: Duration::from_secs(24 * 3600),
-            dir: Some(folder.join("drills")),
-            budget: Duration::from_secs(300),
-        },
+        drill,
         points: PointsConfig::default(),
         retention: RetentionConfig::default(),
     };
@@ -96,6 +108,10 @@ impl Scene {
     fn start(server: Server, assertions: Vec<Assertion>) -> Self {
         let folder = TestDir::for_server("drill").unwrap();
         let vault = open(&server, folder.path(), assertions);
+        Self::run(server, folder, vault)
+    }
+
+    fn run(server: Server, folder: TestDir, vault: Vault) -> Self {
         let stop = CancellationToken::new();
         let (runs, told) = (vault.clone(), stop.clone());
         let task = tokio::spawn(async move { runs.run(told).await.unwrap() });
@@ -226,6 +242,7 @@ async fn a_drill_restores_writes_checks_and_is_remembered() {
             "tables can be read",
             "structure of B-tree indexes",
             "structure of tables",
+            "catalogs agree",
             "page checksums",
             "rows compared with the drill before",
         ] {
@@ -359,27 +376,76 @@ async fn a_page_that_rotted_in_the_source_fails_the_drill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mass_delete_is_reported_with_numbers_and_once() {
+async fn a_mass_delete_raises_an_alarm_that_stands_and_the_way_back_from_before_it_is_offered() {
     let installation = postgres::oldest().unwrap();
     let source = server(&installation);
     let client = source.connect().await.unwrap();
     client.batch_execute(ORDERS).await.unwrap();
     let scene = Scene::start(source, Vec::new());
     assert_eq!(scene.first_drill().await, ProofState::Verified);
+    let before = scene.drills().pop().unwrap();
     scene.sql("DELETE FROM orders WHERE id > 50").await;
     scene.shipped().await;
+    // Nothing is wrong with the restore: it is proven, and the proof itself says what is gone.
     let report = scene.vault.drill(&name()).await.unwrap();
-    let (outcome, detail) = outcome(&report, "rows compared with the drill before");
-    assert_eq!(outcome, CheckOutcome::Failed);
+    let (found, detail) = outcome(&report, "rows compared with the drill before");
+    assert_eq!(found, CheckOutcome::Alarm);
     let expected = "postgres.public.orders: 10_000 rows before, 50 now";
     assert!(detail.contains(expected), "{detail}");
-    assert!(scene.vault.way_back(&name(), report.drilled_at).is_err());
+    let answer = scene.vault.way_back(&name(), report.drilled_at).unwrap();
+    assert_eq!(answer.proof.report(), &report);
+    assert!(answer.alarm().unwrap().contains(expected));
+    assert_eq!(report.details.before_loss, Some(before.proven()));
+    let status = scene.vault.status().remove(0).proof;
+    assert_eq!(status.state, ProofState::Verified);
+    assert!(status.alarm.unwrap().contains(expected));
+    // It is not forgotten with the next drill, nor by a vault that starts anew.
     let report = scene.vault.drill(&name()).await.unwrap();
-    assert!(report.passed(), "{report:#?}");
-    assert_eq!(
-        scene.kinds(),
-        ["drill.passed", "drill.failed", "drill.passed"]
-    );
+    assert_eq!(report.details.losses.len(), 1, "{report:#?}");
+    let (source, folder) = scene.end().await;
+    let again = open(&source, folder.path(), Vec::new());
+    assert!(again.status()[0].proof.alarm.is_some());
+    let report = again.drill(&name()).await.unwrap();
+    assert_eq!(report.details.before_loss, Some(before.proven()));
+    // What is offered brings the rows back.
+    let into = TestDir::for_server("before").unwrap();
+    let at = report.details.before_loss.unwrap().reached;
+    let rows = rows_at(
+        &source,
+        folder.path(),
+        (into.path(), RestoreTarget::Lsn(at)),
+    )
+    .await;
+    assert_eq!(rows, 10_000);
+    // A person says that it was meant.
+    let by = Principal::human("anna");
+    assert_eq!(again.accept_loss(&name(), by.clone()).unwrap().len(), 1);
+    assert_eq!(again.status()[0].proof.alarm, None);
+    let refused = again.accept_loss(&name(), by).unwrap_err();
+    assert_eq!(holdfast_core::Coded::code(&refused).as_str(), "ZU390");
+    let report = again.drill(&name()).await.unwrap();
+    assert_eq!(report.alarm(), None, "{report:#?}");
+}
+
+/// Restores to a moment and counts the orders.
+async fn rows_at(source: &Server, folder: &Path, (into, at): (&Path, RestoreTarget)) -> i64 {
+    let place = place(folder, source.installation());
+    let start = Start::Yes { port: None };
+    let request = RestoreRequest::new(name(), at, into.join("data"), start);
+    let quiet: holdfast_vault::ProgressFn = Arc::new(|_| {});
+    let restored = tokio::task::spawn_blocking(move || restore(&place, &request, &quiet));
+    let address = restored.await.unwrap().unwrap().server.unwrap();
+    let password = source.password();
+    let port = address.port;
+    let url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let row = client.query_one("SELECT count(*) FROM orders", &[]).await;
+    let count: i64 = row.unwrap().get(0);
+    signals::kill_tree(address.pid).unwrap();
+    count
 }
 
 /// Returns what was seen to be destroyed, with the action that did it.

@@ -31,6 +31,7 @@ fn says(kept: &Kept, state: CaptureState, (flushed, lag): (Lsn, u64)) -> Running
         point: None,
         reading: None,
         proof: ProofStatus::default(),
+        failed_points: Vec::new(),
         busy: None,
     };
     Running {

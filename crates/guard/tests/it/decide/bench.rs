@@ -57,6 +57,7 @@ impl WayBack for Vault {
             rto: Duration::from_secs(1),
             restored: ByteCount(1),
             checks: vec![check],
+            details: Default::default(),
         };
         Ok(WayBackAnswer {
             proof: Proof::attest(report, &SigningKey::from_bytes(&[9; 32])).unwrap(),

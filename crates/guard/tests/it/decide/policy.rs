@@ -127,6 +127,34 @@ fn uncovered() -> Vec<(Knows, Vec<Impact>, &'static str)> {
 }
 
 #[test]
+fn each_missing_way_back_is_refused_with_its_own_next_step() {
+    for (missing, step) in [
+        (NoWayBack::NeverProven(prod()), "holdfast drill run prod"),
+        (NoWayBack::ProofFailed(prod()), "holdfast drill show prod"),
+        (NoWayBack::UnknownSource(prod()), "holdfast source add"),
+        (NoWayBack::Unreachable, "holdfast up"),
+        (
+            NoWayBack::CaptureStopped(prod(), Duration::from_secs(9)),
+            "holdfast source list",
+        ),
+    ] {
+        let bench = Temporary::new();
+        bench.knows(Knows::Nothing(missing));
+        let asked = asked(Effect::Destroy, "DROP TABLE orders");
+        bench.approve(&bench.held(&asked));
+        let refusal = bench.refused(&asked);
+        assert_eq!(refusal.code, Code::ZH003, "{refusal:?}");
+        assert!(refusal.hint.contains(step), "{step}: {refusal:?}");
+    }
+    let bench = Temporary::new();
+    bench.knows(Knows::Proof("prod", PROOF_AGE_MAX + Duration::from_secs(1)));
+    let asked = asked(Effect::Destroy, "DROP TABLE orders");
+    bench.approve(&bench.held(&asked));
+    let refusal = bench.refused(&asked);
+    assert!(refusal.hint.contains("fresh proof"), "{refusal:?}");
+}
+
+#[test]
 fn an_approval_without_a_way_back_permits_nothing_and_is_not_used_up() {
     for (number, (knows, impacts, part)) in uncovered().into_iter().enumerate() {
         let bench = Temporary::new();

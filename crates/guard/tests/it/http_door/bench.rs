@@ -84,6 +84,7 @@ impl WayBack for Proven {
             rto: Duration::from_secs(1),
             restored: ByteCount(1),
             checks: vec![check],
+            details: Default::default(),
         };
         let proof = Proof::attest(report, &SigningKey::from_bytes(&[9; 32])).unwrap();
         Ok(WayBackAnswer {

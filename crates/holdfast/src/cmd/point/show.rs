@@ -160,6 +160,9 @@ fn proof(proof: &PointProof) -> String {
         (None, Some(rto)) => text.push_str(&format!(", {rto:.1} s")),
         (None, None) => {}
     }
+    if let Some(alarm) = &proof.alarm {
+        text.push_str(&format!("; ALARM: {}", Untrusted(alarm)));
+    }
     text
 }
 
@@ -196,6 +199,7 @@ mod tests {
                 reached: None,
                 drills: 1,
                 why: why.map(str::to_owned),
+                alarm: None,
             },
             kept: None,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use holdfast_core::{ByteCount, NoWayBack, PointId, Proof, Timestamp, WayBackAnswer};
+use holdfast_core::{ByteCount, NoWayBack, Proof, Timestamp, WayBackAnswer};
 
 use super::{Captured, DirectoryConfig, DirectoryStatus};
 use crate::repository::PointSummary;
@@ -61,19 +61,6 @@ impl DirectoryStanding {
             proof: facts.proof_status,
             busy: facts.busy.map(str::to_owned),
         }
-    }
-
-    /// Returns the newest point when no drill has restored it yet, or not for long enough.
-    pub(crate) fn unproven(&self, every: std::time::Duration, now: Timestamp) -> Option<PointId> {
-        let facts = self.facts();
-        let point = facts.newest.as_ref().map(|newest| newest.point.clone())?;
-        let is_fresh = facts.proof.as_ref().is_some_and(|proof| {
-            let report = proof.report();
-            report.point == point
-                && report.drilled_at <= now
-                && now.since(report.drilled_at) < every
-        });
-        (!is_fresh).then_some(point)
     }
 
     /// Answers the guard's question.
