@@ -2,6 +2,7 @@
 
 mod capture;
 mod copy;
+mod door;
 mod restore;
 
 use std::path::PathBuf;
@@ -26,6 +27,13 @@ pub enum Child {
         /// Where the copy goes.
         into: PathBuf,
     },
+    /// Serves a PostgreSQL door to the source in `SOURCE_URL`, until SIGTERM.
+    Door {
+        /// The guard's state.
+        state: PathBuf,
+        /// How many leases are issued.
+        leases: u32,
+    },
     /// Restores the newest moment and starts a server on it.
     Restore {
         /// The vault's state.
@@ -44,6 +52,7 @@ pub fn run(child: Child) -> Result<()> {
     match child {
         Child::Capture { state, repository } => capture::run(state, repository),
         Child::Copy { from, into } => copy::run(&from, &into),
+        Child::Door { state, leases } => door::run(&state, leases),
         Child::Restore {
             state,
             repository,
@@ -52,6 +61,8 @@ pub fn run(child: Child) -> Result<()> {
         } => restore::run(state, repository, into, programs),
     }
 }
+
+pub use door::READY as DOOR_READY;
 
 /// What a vault writes when it has drilled its newest point.
 pub const DRILLED: &str = "\"event\":\"drilled\"";

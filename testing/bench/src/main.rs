@@ -1,6 +1,6 @@
-//! Measures the vault against its peers, on one machine and in one run.
+//! Measures the vault and the PostgreSQL door against their peers, on one machine and in one run.
 //!
-//! Called as `cargo xtask bench vault`, which builds it with optimisation first.
+//! Called as `cargo xtask bench vault` or `pg-door`, which builds it with optimisation first.
 //! The program starts itself again for what is measured as a process: a vault, a restore, a copy.
 //!
 //! # Architecture invariants
@@ -18,6 +18,7 @@
 mod child;
 mod cluster;
 mod copies;
+mod door;
 mod engine;
 mod ground;
 mod limits;
@@ -36,7 +37,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "holdfast-bench",
-    about = "Measures the vault against its peers"
+    about = "Measures the vault and the PostgreSQL door against their peers"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -45,6 +46,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// Measures the PostgreSQL door.
+    PgDoor(door::Options),
     /// Measures the vault.
     Vault(vault::Options),
     /// A part of it, as a process of its own.
@@ -54,6 +57,7 @@ enum What {
 
 fn main() -> ExitCode {
     let done: Result<()> = match Arguments::parse().what {
+        What::PgDoor(options) => door::run(&options),
         What::Vault(options) => vault::run(&options),
         What::Child(child) => child::run(child),
     };

@@ -138,7 +138,14 @@ const ROOMS: &[(&str, Room)] = &[
     ("holdfast-testing", shell(&[])),
     (
         "holdfast-bench",
-        shell(&["holdfast-store", "holdfast-testing", "holdfast-vault"]),
+        shell(&[
+            "holdfast-core",
+            "holdfast-guard",
+            "holdfast-judge",
+            "holdfast-store",
+            "holdfast-testing",
+            "holdfast-vault",
+        ]),
     ),
     ("railway-stand-in", shell(&["holdfast-testing"])),
     ("rental", shell(&[])),
