@@ -11,11 +11,12 @@
 )]
 
 mod access;
-mod bench;
+pub mod bench;
 mod encrypted;
 mod extended;
 mod hidden;
 mod judged;
+pub mod permitted;
 mod roles;
 mod speed;
 mod stopped;

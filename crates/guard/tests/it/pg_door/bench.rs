@@ -45,6 +45,15 @@ impl Drop for Bench {
     }
 }
 
+/// What a door is tried with.
+pub struct Wanted {
+    pub mode: LeaseMode,
+    pub is_proven: bool,
+    pub policy: Policy,
+    pub budget: RowBudget,
+    pub database: &'static str,
+}
+
 /// What a client said.
 #[derive(Debug)]
 pub struct Said {
@@ -113,6 +122,17 @@ impl Bench {
     }
 
     pub async fn with(installation: &Installation, mode: LeaseMode, proven: bool) -> Self {
+        let wanted = Wanted {
+            mode,
+            is_proven: proven,
+            policy: Policy::shipped(),
+            budget: RowBudget::default(),
+            database: "shop",
+        };
+        Self::wanted(installation, wanted).await
+    }
+
+    pub async fn wanted(installation: &Installation, wanted: Wanted) -> Self {
         let server = Server::builder(installation)
             .fast()
             .setting("max_prepared_transactions", "5")
@@ -136,7 +156,7 @@ impl Bench {
         let ledger = Ledger::open(&folder.path().join("ledger"), key, clock::now()).unwrap();
         let records = Records::open(&folder.path().join("state.db")).unwrap();
         let leases = Leases::open(records.clone(), ledger.clone()).unwrap();
-        let way_back: Arc<dyn WayBack> = if proven {
+        let way_back: Arc<dyn WayBack> = if wanted.is_proven {
             Arc::new(Proven)
         } else {
             Arc::new(NoVault)
@@ -144,7 +164,7 @@ impl Bench {
         let gatekeeper = Gatekeeper::new(Parts {
             ledger: ledger.clone(),
             records: records.clone(),
-            policy: Policy::shipped(),
+            policy: wanted.policy,
             way_back,
             proof_age_max: PROOF_AGE_MAX,
         })
@@ -165,7 +185,8 @@ impl Bench {
         let address = door.local_addr();
         let stop = CancellationToken::new();
         tokio::spawn(door.run(stop.clone()));
-        let lease = issue(&leases, &source, mode).await;
+        let terms = (wanted.mode, wanted.budget, Duration::from_secs(600));
+        let lease = issue_on(&leases, &source, wanted.database, terms).await;
         let url = lease_url(address, &lease.lease, &lease.token).unwrap();
         Self {
             folder,
@@ -331,11 +352,20 @@ pub async fn issue_for(
     mode: LeaseMode,
     lasts: Duration,
 ) -> Issued {
+    issue_on(leases, source, "shop", (mode, RowBudget::default(), lasts)).await
+}
+
+async fn issue_on(
+    leases: &Leases,
+    source: &PgDoorSource,
+    database: &str,
+    (mode, budget, lasts): (LeaseMode, RowBudget, Duration),
+) -> Issued {
     let (id, token) = (Leases::draw_id().unwrap(), Leases::draw_token().unwrap());
     let asked = PgLeaseRequest {
         id: &id,
         token: &token,
-        database: None,
+        database: Some(database),
         mode,
         expires: clock::now().plus(lasts),
         guard: GUARD,
@@ -346,7 +376,7 @@ pub async fn issue_for(
         agent: "cursor".to_owned(),
         purpose: "staging task".to_owned(),
         mode,
-        budget: RowBudget::default(),
+        budget,
         lasts,
     };
     leases

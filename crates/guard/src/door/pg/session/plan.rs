@@ -190,7 +190,10 @@ pub(super) fn simple(known: &Arc<Known>, is_free: bool, reads_pass: bool) -> Vec
         }];
     }
     if whole.has(Class::Unparsed) {
-        return vec![Item::Probe(whole), end];
+        // The server parses it as one statement or refuses it: no second one hides in it.
+        let (bytes, expected) = query(&known.text, false);
+        let run = run_simple(bytes, expected, vec![whole.clone()]);
+        return vec![Item::Probe(whole), run, end];
     }
     if is_free && whole.is_alone() {
         let (bytes, expected) = query(&known.text, false);

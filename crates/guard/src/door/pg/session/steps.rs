@@ -151,8 +151,13 @@ impl Session {
         is_simple: bool,
     ) {
         let has_statements = is_simple || !ran.is_empty();
-        if self.status == b'I' && self.transaction.is_none() && has_statements {
-            self.begin();
+        if self.status == b'I' && self.transaction.is_none() {
+            if has_statements {
+                self.begin();
+            } else {
+                // A `Sync` of ours behind a `Bind` would end the portal that a `BEGIN` is run by.
+                self.prepare();
+            }
         }
         if let Some(transaction) = self.transaction.as_mut() {
             for ran in ran {
@@ -429,6 +434,8 @@ impl Session {
             if !matches!(self.todo.front(), Some(Item::Bare { .. })) {
                 let kept = self.transaction.take();
                 self.begin();
+                // Nothing else is on its way that would have it answered.
+                own::write_flush(&mut self.to_server);
                 if let (Some(kept), Some(open)) = (kept, self.transaction.as_mut()) {
                     open.permits = kept.permits;
                     open.approved = kept.approved;
