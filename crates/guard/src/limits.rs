@@ -112,7 +112,10 @@ pub const LEASE_SWEEPS_EVERY: Duration = Duration::from_secs(10);
 pub const PG_CERTIFICATE_RENEWED_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Sessions of agents that are open at once; more wait.
-pub const PG_SESSIONS_MAX: usize = 512;
+pub const PG_SESSIONS_MAX: usize = 2_048;
+
+/// Threads that serve sessions.
+pub const PG_THREADS_MAX: usize = 8;
 
 /// How long a client may take from its first byte to the end of its login.
 pub const PG_LOGIN_WAITS_MAX: Duration = Duration::from_secs(30);
@@ -128,6 +131,12 @@ pub const PG_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of one socket that are read at once.
 pub const PG_READ_BYTES: usize = 64 << 10;
+
+/// Bytes of a buffer that an idle session may keep.
+pub const PG_IDLE_BUFFER_BYTES: usize = 4 << 10;
+
+/// How long a session that ends tries to tell either side.
+pub const PG_TELL_WAITS_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes for a client that wait while it does not read.
 pub const PG_WAITING_BYTES_MAX: usize = 256 << 10;

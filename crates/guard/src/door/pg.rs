@@ -8,19 +8,22 @@
 mod changes;
 mod dial;
 mod evidence;
+mod flying;
 mod known;
 mod login;
 mod measured;
 mod outside;
 mod own;
 mod session;
+mod shape;
 mod source;
 mod stream;
 mod sweep;
+mod threads;
 mod tls;
 mod verify;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,16 +35,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::decide::Gatekeeper;
 use crate::door::ca::CaError;
 use crate::lease::role::{self, LeaseRole, RoleError};
 use crate::lease::{Lease, LeaseMode, Leases, PgLease};
-use crate::limits::{PG_CLOSE_WAITS_MAX, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX};
+use crate::limits::{
+    PG_CONNECT_WAITS_MAX, PG_LEASE_LOOKS_EVERY, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX,
+};
+use flying::Flying;
 use known::Verdicts;
 use source::Source;
 pub use sweep::{Swept, sweep_roles};
+use threads::{Accepted, Threads};
 use tls::Tls;
 
 pub use tls::PgDoorTls;
@@ -131,6 +138,10 @@ struct Cancel {
     source: Arc<Source>,
     process: u32,
     secret: Vec<u8>,
+    lease: LeaseId,
+    /// Ends the session.
+    ended: CancellationToken,
+    flying: Arc<Flying>,
 }
 
 impl PgDoor {
@@ -181,8 +192,20 @@ impl PgDoor {
     /// # Cancellation
     /// Dropping this closes the door and leaves its sessions running; cancel `stop` instead.
     pub async fn run(self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
+        let (door, stopping) = (Arc::clone(&self.door), stop.clone());
+        let serve = move |stream, peer| {
+            let (door, stop) = (Arc::clone(&door), stopping.clone());
+            async move { door.serve(stream, peer, stop).await }
+        };
+        let mut threads = match Threads::start(serve) {
+            Ok(threads) => threads,
+            Err(error) => {
+                tracing::error!(%error, "the PostgreSQL door has no threads");
+                return;
+            }
+        };
         let room = Arc::new(Semaphore::new(PG_SESSIONS_MAX));
+        let looking = tokio::spawn(Arc::clone(&self.door).look_at_leases(stop.clone()));
         loop {
             let place = tokio::select! {
                 () = stop.cancelled() => break,
@@ -192,23 +215,26 @@ impl PgDoor {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
+            let accepted = accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer)));
+            match (accepted, place) {
+                (Ok((stream, peer)), Ok(place)) => {
+                    let accepted = Accepted {
+                        stream,
+                        peer,
+                        place,
+                    };
+                    threads.give(accepted).await;
+                }
+                (Err(error), _) => {
                     tracing::warn!(%error, "the PostgreSQL door cannot accept a connection");
                     tokio::task::yield_now().await;
-                    continue;
                 }
-            };
-            let (door, stop) = (Arc::clone(&self.door), stop.clone());
-            tasks.spawn(async move {
-                door.serve(stream, peer, stop).await;
-                drop(place);
-            });
+                (_, Err(_)) => break,
+            }
         }
-        tasks.close();
-        // A session ends by itself when `stop` is cancelled.
-        let _ = tokio::time::timeout(PG_CLOSE_WAITS_MAX, tasks.wait()).await;
+        // Sessions end by themselves when `stop` is cancelled.
+        let _ = tokio::task::spawn_blocking(move || threads.end()).await;
+        let _ = looking.await;
     }
 }
 
@@ -218,8 +244,9 @@ impl Door {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let logging_in =
-            tokio::time::timeout(PG_LOGIN_WAITS_MAX, login::log_in(self, stream, peer));
+        // On the heap, and gone with the login: a session keeps little.
+        let logging_in = Box::pin(login::log_in(self, stream, peer));
+        let logging_in = tokio::time::timeout(PG_LOGIN_WAITS_MAX, logging_in);
         let logged_in = tokio::select! {
             () = stop.cancelled() => return,
             logged_in = logging_in => logged_in,
@@ -227,14 +254,45 @@ impl Door {
         let Ok(Ok(session)) = logged_in else { return };
         let key = session.key.clone();
         let (process, secret) = session.server_key.clone();
+        let (ended, flying) = (stop.child_token(), Arc::new(Flying::default()));
         let cancel = Cancel {
             source: Arc::clone(&session.source),
             process,
             secret,
+            lease: session.lease.id.clone(),
+            ended: ended.clone(),
+            flying: Arc::clone(&flying),
         };
         self.keys().insert(key.clone(), cancel);
-        session::serve(Arc::clone(self), session, stop).await;
+        session::serve(Arc::clone(self), session, flying, ended).await;
         self.keys().remove(&key);
+    }
+
+    /// Ends the sessions of leases that have ended.
+    async fn look_at_leases(self: Arc<Self>, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(PG_LEASE_LOOKS_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = looks.tick() => {}
+            }
+            let mut sessions: BTreeMap<LeaseId, Vec<CancellationToken>> = BTreeMap::new();
+            for session in self.keys().values() {
+                let of_lease = sessions.entry(session.lease.clone()).or_default();
+                of_lease.push(session.ended.clone());
+            }
+            let now = clock::now();
+            for (lease, sessions) in sessions {
+                let lease = self.leases.find(&lease);
+                if lease.is_ok_and(|lease| lease.ended(now).is_none()) {
+                    continue;
+                }
+                for session in sessions {
+                    session.cancel();
+                }
+            }
+        }
     }
 
     fn source(&self, name: &SourceName) -> Option<Arc<Source>> {
@@ -248,21 +306,32 @@ impl Door {
     async fn cancel(&self, process: u32, secret: &[u8]) {
         let found = self.keys().get(&(process, secret.into())).cloned();
         let Some(cancel) = found else { return };
-        let Ok(mut stream) = dial::dial(&cancel.source.url).await else {
-            return;
-        };
-        let mut out = Vec::new();
-        write_cancel(cancel.process, &cancel.secret, &mut out);
-        if stream.write_all(&out).await.is_ok() {
-            // The server closes once it has done so; until then the client waits, so that a late
-            // cancel cannot hit its next statement.
-            let mut nothing = [0_u8; 16];
-            while matches!(stream.read(&mut nothing).await, Ok(count) if count > 0) {}
-        }
+        cancel.flying.depart();
+        cancel.send().await;
+        cancel.flying.arrive();
     }
 
     fn keys(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Cancel>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cancel {
+    async fn send(&self) {
+        let Ok(mut stream) = dial::dial(&self.source.url).await else {
+            return;
+        };
+        let mut out = Vec::new();
+        write_cancel(self.process, &self.secret, &mut out);
+        if stream.write_all(&out).await.is_ok() {
+            // The server closes once it has done so; until then both the client and its session wait,
+            // so that a late cancel cannot hit the next statement.
+            let mut nothing = [0_u8; 16];
+            let closing = async {
+                while matches!(stream.read(&mut nothing).await, Ok(count) if count > 0) {}
+            };
+            let _ = tokio::time::timeout(PG_CONNECT_WAITS_MAX, closing).await;
+        }
     }
 }
 

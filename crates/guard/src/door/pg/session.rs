@@ -6,29 +6,31 @@
 mod gate;
 mod intake;
 mod late;
+mod pass;
 mod plan;
 mod replies;
+mod run;
 mod steps;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use bytes::{Buf, Bytes, BytesMut};
-use holdfast_core::{Code, Coded, Digest, DigestBuilder, Effects, Permit};
+use bytes::{Bytes, BytesMut};
+use holdfast_core::{Code, Digest, DigestBuilder, Effects, Permit};
 use holdfast_judge::sql::SqlContext;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio_util::sync::CancellationToken;
 
+use super::flying::Flying;
 use super::known::Known;
 use super::login::LoggedIn;
 use super::measured::Open;
 use super::source::Source;
-use super::{Door, Key, refuse};
-use crate::clock;
+use super::{Door, Key};
 use crate::decide::Outcome;
 use crate::lease::Lease;
-use crate::limits::{PG_LEASE_LOOKS_EVERY, PG_READ_BYTES, PG_WAITING_BYTES_MAX};
+use crate::limits::PG_WAITING_BYTES_MAX;
 use gate::Decided;
+use pass::Pass;
 use plan::{Item, Ran};
 use replies::Expected;
 use steps::Phase;
@@ -69,15 +71,6 @@ enum End {
     Told(Code, String, String),
 }
 
-/// What the client is held back from reading while its request may have to run again.
-struct Retry {
-    items: Vec<Item>,
-    /// Bytes that already waited for the client.
-    mark: usize,
-    /// The server said that a read only transaction was not enough.
-    is_needed: bool,
-}
-
 struct Session {
     door: Arc<Door>,
     source: Arc<Source>,
@@ -113,15 +106,33 @@ struct Session {
     server_skips: bool,
     /// The server takes rows of the client.
     copies_in: bool,
-    /// Bytes of a message that is relayed while it arrives, and whether the client gets it.
+    /// Bytes of the server's message that is relayed while it arrives.
     streaming: usize,
+    /// Bytes of the client's row that is handed on while it arrives.
+    rows_left: usize,
     /// The last completion of a simple query, held back until it is true.
     held: BytesMut,
     captured: Vec<super::evidence::Row>,
     own_error: Option<BytesMut>,
     /// The client was told of an error in what is being carried out.
     has_failed: bool,
-    retry: Option<Retry>,
+    /// A request on the short way.
+    pass: Option<Pass>,
+    /// Its bytes, in case it must be taken again.
+    again: BytesMut,
+    /// What the client is told in any case, whatever becomes of that request.
+    asides: BytesMut,
+    /// Bytes in front of `from_client` that must go the long way.
+    redo: usize,
+    /// Texts that were let through before.
+    allowed: Vec<Weak<Known>>,
+    /// Why the request at the front may not be read; the long way tells the client.
+    refused_read: Option<crate::decide::Refusal>,
+    /// The setting that keeps reads harmless is being put back.
+    is_resetting: bool,
+    /// Cancel requests on their way; nothing new begins meanwhile.
+    flying: Arc<Flying>,
+    is_cancelling: bool,
     /// Reads that the policy let through before.
     reads_allowed: Vec<Effects>,
     deciding: Option<tokio::task::JoinHandle<Decided>>,
@@ -130,7 +141,7 @@ struct Session {
 }
 
 /// Answers that are held back at most, in bytes, before a request can no longer run again.
-const LIMIT_RETRY_BYTES: usize = 32 << 10;
+const LIMIT_PASS_ANSWER_BYTES: usize = 32 << 10;
 
 /// Tells whether a byte of a character can never look like a backslash or a quote.
 pub(super) fn is_safe_encoding(name: &[u8]) -> bool {
@@ -148,8 +159,14 @@ pub(super) fn is_safe_encoding(name: &[u8]) -> bool {
     !unsafe_ones.any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
 }
 
-/// Serves a session until one side ends it, the lease ends or the door closes.
-pub(super) async fn serve(door: Arc<Door>, session: LoggedIn, stop: CancellationToken) {
+/// Serves a session until one side ends it, or `ended` says that its lease has ended or the door
+/// closes.
+pub(super) async fn serve(
+    door: Arc<Door>,
+    session: LoggedIn,
+    flying: Arc<Flying>,
+    ended: CancellationToken,
+) {
     let LoggedIn {
         client,
         from_client,
@@ -162,20 +179,18 @@ pub(super) async fn serve(door: Arc<Door>, session: LoggedIn, stop: Cancellation
         reads_pass,
         ..
     } = session;
-    let mut session = Session::new(door, source, lease);
-    session.from_client = from_client;
+    let mut session = Box::new(Session::new(door, source, lease, flying));
+    // Buffers of a login are larger than what is left in them.
+    session.from_client = BytesMut::from(&from_client[..]);
+    session.from_server = BytesMut::from(&from_server[..]);
     session.reads_pass = reads_pass;
-    session.from_server = from_server;
     session.welcome(&parameters, key);
-    let (client_rx, client_tx) = split(client);
-    let (server_rx, server_tx) = split(server);
-    session
-        .run((client_rx, client_tx), (server_rx, server_tx), stop)
-        .await;
+    drop((parameters, from_client, from_server));
+    session.run(client, server, ended).await;
 }
 
 impl Session {
-    fn new(door: Arc<Door>, source: Arc<Source>, lease: Lease) -> Self {
+    fn new(door: Arc<Door>, source: Arc<Source>, lease: Lease, flying: Arc<Flying>) -> Self {
         let database = lease.pg.as_ref().map(|pg| pg.database.clone());
         Self {
             door,
@@ -204,11 +219,20 @@ impl Session {
             server_skips: false,
             copies_in: false,
             streaming: 0,
+            rows_left: 0,
             held: BytesMut::new(),
             captured: Vec::new(),
             own_error: None,
             has_failed: false,
-            retry: None,
+            pass: None,
+            again: BytesMut::new(),
+            asides: BytesMut::new(),
+            redo: 0,
+            allowed: Vec::new(),
+            refused_read: None,
+            is_resetting: false,
+            flying,
+            is_cancelling: false,
             reads_allowed: Vec::new(),
             deciding: None,
             own_number: 0,
@@ -242,139 +266,19 @@ impl Session {
         self.to_client.extend_from_slice(&out);
     }
 
-    async fn run<C, S>(
-        &mut self,
-        (mut client_rx, mut client_tx): (tokio::io::ReadHalf<C>, tokio::io::WriteHalf<C>),
-        (mut server_rx, mut server_tx): (tokio::io::ReadHalf<S>, tokio::io::WriteHalf<S>),
-        stop: CancellationToken,
-    ) where
-        C: tokio::io::AsyncRead + tokio::io::AsyncWrite,
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite,
-    {
-        let mut looks = tokio::time::interval(PG_LEASE_LOOKS_EVERY);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let end = loop {
-            if let Err(end) = self.turn() {
-                break end;
-            }
-            if self.client_gone && !self.must_finish() {
-                break End::Gone;
-            }
-            let reads_client = !self.client_gone && self.wants_client();
-            let reads_server = self.to_client.len() < PG_WAITING_BYTES_MAX || self.client_gone;
-            let writes_client = !self.client_gone && self.may_write_client();
-            self.from_client
-                .reserve(if reads_client { PG_READ_BYTES } else { 0 });
-            self.from_server
-                .reserve(if reads_server { PG_READ_BYTES } else { 0 });
-            tokio::select! {
-                biased;
-                written = server_tx.write(&self.to_server), if !self.to_server.is_empty() => match written {
-                    Ok(count) if count > 0 => self.to_server.advance(count),
-                    _ => break End::Gone,
-                },
-                written = client_tx.write(&self.to_client), if writes_client => match written {
-                    Ok(count) if count > 0 => self.to_client.advance(count),
-                    _ => self.client_gone = true,
-                },
-                read = server_rx.read_buf(&mut self.from_server), if reads_server => match read {
-                    Ok(count) if count > 0 => {}
-                    _ => break self.server_gone(),
-                },
-                read = client_rx.read_buf(&mut self.from_client), if reads_client => match read {
-                    Ok(count) if count > 0 => {}
-                    _ => self.client_gone = true,
-                },
-                decided = Decided::of(&mut self.deciding), if self.deciding.is_some() => {
-                    self.deciding = None;
-                    self.decided(decided);
-                }
-                _ = looks.tick() => if let Some(end) = self.lease_end() {
-                    break end;
-                },
-                () = stop.cancelled() => break closing(),
-            }
-        };
-        self.record_open(Outcome::Unknown);
-        if let End::Told(code, message, hint) = end {
-            let mut out = Vec::new();
-            refuse(&mut out, true, (code, &message, &hint));
-            self.retry = None;
-            self.to_client.extend_from_slice(&out);
-        }
-        let telling = client_tx.write_all(&self.to_client);
-        // A client that reads nothing does not keep the session.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), telling).await;
-        let _ = client_tx.shutdown().await;
-        let _ = server_tx.write_all(b"X\0\0\0\x04").await;
-        let _ = server_tx.shutdown().await;
-    }
-
-    /// Does everything that can be done with the bytes that are there.
-    fn turn(&mut self) -> Result<(), End> {
-        loop {
-            let before = (
-                self.from_server.len(),
-                self.from_client.len(),
-                self.todo.len(),
-            );
-            self.take_replies()?;
-            self.advance()?;
-            if self.wants_client() {
-                self.take_requests()?;
-            }
-            self.advance()?;
-            let after = (
-                self.from_server.len(),
-                self.from_client.len(),
-                self.todo.len(),
-            );
-            if before == after {
-                return Ok(());
-            }
-        }
-    }
-
     /// The client's next message can be looked at.
     fn wants_client(&self) -> bool {
         let is_idle = matches!(self.phase, Phase::Ready)
             && self.expected.is_empty()
             && self.todo.is_empty()
-            && self.deciding.is_none();
+            && self.deciding.is_none()
+            && !self.is_cancelling;
         (is_idle || self.copies_in) && self.to_server.len() < PG_WAITING_BYTES_MAX
-    }
-
-    fn may_write_client(&self) -> bool {
-        !self.to_client.is_empty() && self.retry.is_none()
     }
 
     /// A permitted commit is on its way: how it ends must be known.
     fn must_finish(&self) -> bool {
         matches!(self.phase, Phase::Committing { .. })
-    }
-
-    fn server_gone(&mut self) -> End {
-        if matches!(self.phase, Phase::Committing { .. }) {
-            let message = "the source was lost while a COMMIT was on its way; it is not known whether it was done";
-            return End::Told(
-                Code::ZS401,
-                message.to_owned(),
-                "look whether it was done before repeating it".to_owned(),
-            );
-        }
-        // Its last words, such as that it was terminated, were relayed already.
-        End::Gone
-    }
-
-    /// Tells why the session may not go on, once its lease has ended.
-    fn lease_end(&self) -> Option<End> {
-        let found = match self.door.leases.find(&self.lease.id) {
-            Ok(lease) => lease.ended(clock::now())?,
-            Err(error) => error,
-        };
-        let message = format!("{found}; an open transaction was rolled back");
-        let hint = found.hint().unwrap_or_default();
-        Some(End::Told(found.code(), message, hint))
     }
 
     /// Records permits of statements whose transaction ended.
@@ -438,9 +342,4 @@ impl Transaction {
             self.is_summed = ran.writes();
         }
     }
-}
-
-fn closing() -> End {
-    let message = "the door closes; an open transaction was rolled back".to_owned();
-    End::Told(Code::ZS401, message, "connect again later".to_owned())
 }

@@ -9,7 +9,6 @@ use holdfast_core::{
     RowCount,
 };
 use holdfast_judge::policy::Facts;
-use tokio::task::JoinHandle;
 
 use super::super::changes::{self, Entry, Sight};
 use super::super::evidence::{self, Said};
@@ -50,14 +49,9 @@ pub(super) enum Decided {
 }
 
 impl Decided {
-    /// Waits for a decision that is being made.
-    pub(super) async fn of(deciding: &mut Option<JoinHandle<Self>>) -> Self {
-        match deciding {
-            Some(deciding) => deciding
-                .await
-                .unwrap_or_else(|_| Self::Refused(no_decision())),
-            None => std::future::pending().await,
-        }
+    /// What a decision that could not be made comes to.
+    pub(super) fn or_none(made: Result<Self, tokio::task::JoinError>) -> Self {
+        made.unwrap_or_else(|_| Self::Refused(no_decision()))
     }
 }
 

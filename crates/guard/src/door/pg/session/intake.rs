@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use holdfast_core::{Code, Digest, DigestBuilder, Effect};
+use bytes::{Buf, Bytes, BytesMut};
+use holdfast_core::{Code, Digest, DigestBuilder};
 use holdfast_judge::sql::Control;
 use holdfast_wire::pg::frontend::{self, HEADER_BYTES, Header, MessageError, header};
 
 use super::super::known::{Class, Known};
 use super::super::{own, refuse};
 use super::late::{self, Late};
+use super::pass::{Taken, closes, reads_of};
 use super::plan::{self, Item, Message, Ran};
 use super::replies::{Expected, What};
 use super::{Bound, End, Session};
@@ -19,19 +20,58 @@ impl Session {
     /// Takes every message of the client's that has arrived, as far as it can be carried out now.
     pub(super) fn take_requests(&mut self) -> Result<(), End> {
         while self.wants_client() {
-            let found = header(&self.from_client, PG_MESSAGE_BYTES_MAX).map_err(garbled)?;
-            let Some(found) = found else { return Ok(()) };
+            if self.copies_in || self.rows_left > 0 {
+                self.pass_rows();
+            } else {
+                match self.take_pass()? {
+                    Taken::Passed => return Ok(()),
+                    Taken::Waits => return Ok(()),
+                    Taken::Slow => {}
+                }
+            }
+            let limit = match self.copies_in {
+                true => LIMIT_ROWS_BYTES,
+                false => PG_MESSAGE_BYTES_MAX,
+            };
+            let found = header(&self.from_client, limit).map_err(garbled)?;
+            let Some(found) = found.filter(|_| self.rows_left == 0) else {
+                return Ok(());
+            };
+            if self.copies_in && found.tag == b'd' {
+                // Rows go on while they arrive.
+                self.rows_left = found.total;
+                continue;
+            }
             if self.from_client.len() < found.total {
                 return Ok(());
             }
             if self.copies_in && !self.takes_while_copying(found)? {
                 return Ok(());
             }
+            if found.tag == b'Q' && !self.batch.is_empty() {
+                // As in the server, what came before without a `Sync` is done first.
+                self.flush(false);
+                self.advance()?;
+                continue;
+            }
             let message = self.from_client.split_to(found.total);
             self.request(found, message)?;
+            self.redo = self.redo.saturating_sub(found.total);
             self.advance()?;
         }
         Ok(())
+    }
+
+    /// Hands rows on that the server waits for; one that has begun is ended in any case.
+    fn pass_rows(&mut self) {
+        let mut end = self.rows_left.min(self.from_client.len());
+        self.rows_left = self.rows_left.saturating_sub(end);
+        if self.rows_left == 0 && self.copies_in {
+            end = end.saturating_add(whole_rows(self.from_client.get(end..)));
+        }
+        let rows = self.from_client.get(..end).unwrap_or_default();
+        self.to_server.extend_from_slice(rows);
+        self.from_client.advance(end);
     }
 
     /// Answers whether the message may be looked at while the server takes rows.
@@ -62,25 +102,16 @@ impl Session {
             // The server ignores both while it takes rows.
             b'H' | b'S' if self.copies_in => {}
             b'X' => return Err(End::Gone),
+            // As in the server, whatever it is.
+            b'P' | b'B' | b'D' | b'C' | b'E' | b'H' | b'Q' | b'F' if self.is_skipping => {}
             b'Q' => {
-                if !self.batch.is_empty() || self.is_skipping {
-                    let message =
-                        "a simple query came in the middle of the extended protocol".to_owned();
-                    return Err(End::Told(
-                        Code::ZU404,
-                        message,
-                        "send Sync first".to_owned(),
-                    ));
-                }
                 let text = frontend::query(body).map_err(garbled)?;
-                let text = Bytes::copy_from_slice(text);
                 self.query(text);
             }
             b'S' => {
                 self.is_skipping = false;
                 self.flush(true);
             }
-            b'P' | b'B' | b'D' | b'C' | b'E' | b'H' if self.is_skipping => {}
             b'H' => self.flush(false),
             b'P' | b'B' | b'D' | b'C' | b'E' => self.collect(found.tag, message)?,
             b'F' => {
@@ -100,26 +131,30 @@ impl Session {
     }
 
     /// No transaction is open, neither the client's nor ours.
-    fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         self.status == b'I' && self.transaction.is_none()
     }
 
-    fn query(&mut self, text: Bytes) {
-        self.statements.remove(&Bytes::new());
+    fn query(&mut self, text: &[u8]) {
+        self.statements.remove(&b""[..]);
         let known = self.door.verdicts.judge(text, self.context);
         let whole = Ran {
             known: Some(Arc::clone(&known)),
             which: 0..known.judgement.statements.len(),
             digest: Digest::of(&known.text),
         };
-        let items = plan::simple(&known, self.is_free(), self.reads_pass);
+        let items = plan::simple(&known, self.is_free());
         self.begin_items(items, &[whole], Some(Item::End { is_simple: true }));
     }
 
     /// Carries out what was collected up to a `Sync` or `Flush`.
     fn flush(&mut self, is_sync: bool) {
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
+        if self.redo > 0 {
+            // Its statements got their names the first time.
+            batch = plan::closed_before(batch);
+        }
         if batch.is_empty() && !is_sync {
             return;
         }
@@ -130,7 +165,7 @@ impl Session {
         let items = if batch.is_empty() {
             vec![Item::End { is_simple: false }]
         } else {
-            plan::extended(batch, (self.is_free(), self.reads_pass), is_sync)
+            plan::extended(batch, self.is_free(), is_sync)
         };
         let end = is_sync.then_some(Item::End { is_simple: false });
         self.begin_items(items, &ran, end);
@@ -176,21 +211,7 @@ impl Session {
                     });
                 (What::Execute { control }, Some(ran))
             }
-            _ => {
-                let named = frontend::named(tag, body).map_err(garbled)?;
-                let name = Some(Bytes::copy_from_slice(named.name));
-                let what = match named.is_statement {
-                    true => What::Close {
-                        portal: None,
-                        statement: name,
-                    },
-                    false => What::Close {
-                        portal: name,
-                        statement: None,
-                    },
-                };
-                (what, None)
-            }
+            _ => (closes(body)?, None),
         };
         self.batch.push(Message {
             bytes: message,
@@ -271,10 +292,7 @@ impl Session {
             .iter()
             .any(|one| one.runs.as_ref().is_some_and(Ran::writes));
         context.standard_conforming_strings &= !writes_before;
-        let known = self
-            .door
-            .verdicts
-            .judge(Bytes::copy_from_slice(parse.text), context);
+        let known = self.door.verdicts.judge(parse.text, context);
         let late = self.note_types(parse.name, &known, parse.types);
         let begins = known
             .only()
@@ -341,18 +359,15 @@ impl Session {
 
     /// Says why a request may not even begin.
     fn refuses_to_read(&mut self, ran: &[Ran]) -> Option<crate::decide::Refusal> {
+        if let Some(refusal) = self.refused_read.take() {
+            return Some(refusal);
+        }
         let statements = ran
             .iter()
             .flat_map(|ran| ran.statements().iter().map(move |one| (ran, one)));
         let mut wanted = Vec::new();
         for (ran, statement) in statements {
-            let reads: holdfast_core::Effects = statement
-                .effects
-                .impacts()
-                .iter()
-                .filter(|impact| impact.effect == Effect::Read)
-                .cloned()
-                .collect();
+            let reads = reads_of(&statement.effects);
             let is_new = !reads.impacts().is_empty() && !self.reads_allowed.contains(&reads);
             if is_new && !wanted.iter().any(|(_, other)| *other == reads) {
                 wanted.push((ran.clone(), reads));
@@ -368,6 +383,24 @@ impl Session {
     }
 }
 
+/// Counts the bytes of whole rows at the front.
+fn whole_rows(bytes: Option<&[u8]>) -> usize {
+    let bytes = bytes.unwrap_or_default();
+    let mut end = 0_usize;
+    loop {
+        let rest = bytes.get(end..).unwrap_or_default();
+        match header(rest, LIMIT_ROWS_BYTES) {
+            Ok(Some(found)) if found.tag == b'd' && rest.len() >= found.total => {
+                end = end.saturating_add(found.total);
+            }
+            _ => return end,
+        }
+    }
+}
+
+/// The longest piece of a COPY, in bytes: PostgreSQL's own limit. It goes on while it arrives.
+const LIMIT_ROWS_BYTES: usize = (1 << 30) - 1;
+
 fn trimmed(known: &Known) -> &[u8] {
     match known.only() {
         Some(one) => known.text.get(one.range.clone()).unwrap_or_default(),
@@ -376,7 +409,7 @@ fn trimmed(known: &Known) -> &[u8] {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
-fn garbled(error: MessageError) -> End {
+pub(super) fn garbled(error: MessageError) -> End {
     let message = format!("the message cannot be understood: {error}");
     End::Told(Code::ZU404, message, String::new())
 }

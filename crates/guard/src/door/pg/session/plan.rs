@@ -32,11 +32,10 @@ pub(super) enum Item {
     Decide(Ran),
     /// What the client sent has ended, and it waits for `ReadyForQuery`.
     End { is_simple: bool },
-    /// Sent as it is and run read only; the server's `ReadyForQuery` is the client's.
+    /// Sent as it is: nothing in it runs.
     Pass {
         bytes: BytesMut,
         expected: Vec<Expected>,
-        again: Vec<Item>,
     },
     /// The server is asked whether it understands a text.
     Probe(Ran),
@@ -63,7 +62,8 @@ pub(super) struct Ran {
 }
 
 impl Ran {
-    fn whole(known: &Arc<Known>) -> Self {
+    /// All statements of a text.
+    pub(super) fn whole(known: &Arc<Known>) -> Self {
         Self::part(known, 0..known.judgement.statements.len())
     }
 
@@ -169,9 +169,8 @@ pub(super) struct Message {
     pub runs: Option<Ran>,
 }
 
-/// Plans a simple query; `is_free` says that no transaction is open, and `reads_pass` that what only
-/// reads needs no gate.
-pub(super) fn simple(known: &Arc<Known>, is_free: bool, reads_pass: bool) -> Vec<Item> {
+/// Plans a simple query; `is_free` says that no transaction is open.
+pub(super) fn simple(known: &Arc<Known>, is_free: bool) -> Vec<Item> {
     let whole = Ran::whole(known);
     let query = |bytes: &[u8], ready: bool| {
         let mut out = BytesMut::with_capacity(bytes.len().saturating_add(6));
@@ -179,16 +178,6 @@ pub(super) fn simple(known: &Arc<Known>, is_free: bool, reads_pass: bool) -> Vec
         (out, vec![Expected::client(What::Query { ready })])
     };
     let end = Item::End { is_simple: true };
-    if is_free && reads_pass && known.all_read() {
-        let (bytes, expected) = query(&known.text, true);
-        let (again, waits) = query(&known.text, false);
-        let again = vec![run_simple(again, waits, vec![whole]), end];
-        return vec![Item::Pass {
-            bytes,
-            expected,
-            again,
-        }];
-    }
     if whole.has(Class::Unparsed) {
         // The server parses it as one statement or refuses it: no second one hides in it.
         let (bytes, expected) = query(&known.text, false);
@@ -296,19 +285,14 @@ pub(super) fn writable(begin: &[u8]) -> Vec<u8> {
 }
 
 /// Plans messages of the extended protocol up to a `Sync` or `Flush`.
-pub(super) fn extended(
-    batch: Vec<Message>,
-    (is_free, reads_pass): (bool, bool),
-    is_sync: bool,
-) -> Vec<Item> {
+pub(super) fn extended(batch: Vec<Message>, is_free: bool, is_sync: bool) -> Vec<Item> {
     let runs = || batch.iter().filter_map(|message| message.runs.as_ref());
-    let reads = reads_pass && runs().all(|ran| !ran.writes());
     let binds = batch
         .iter()
         .any(|one| matches!(one.expected.what, What::Bind { .. }));
     let alone = runs().count() == 1 && runs().all(Ran::is_alone);
     let end = Item::End { is_simple: false };
-    if is_free && ((reads && is_sync) || !binds && runs().next().is_none()) {
+    if is_free && !binds && runs().next().is_none() {
         return pass(batch, is_sync);
     }
     if is_free && is_sync && alone {
@@ -335,49 +319,37 @@ pub(super) fn extended(
     items
 }
 
-/// What only reads, or runs nothing, passes with the client's own `Sync`.
+/// What runs nothing passes; nothing ran, so a `Sync` in place of the client's `Flush` ends nothing.
 fn pass(batch: Vec<Message>, is_sync: bool) -> Vec<Item> {
-    let mut named = BytesMut::new();
-    let mut closes = Vec::new();
-    for message in &batch {
+    let (mut bytes, mut expected) = joined(batch);
+    own::write_sync(&mut bytes);
+    expected.push(match is_sync {
+        true => Expected::client(What::Sync),
+        false => Expected::own(What::Sync),
+    });
+    vec![Item::Pass { bytes, expected }]
+}
+
+/// Puts a `Close` in front of a batch for every statement that it gives a name.
+pub(super) fn closed_before(batch: Vec<Message>) -> Vec<Message> {
+    let mut closes: Vec<Message> = Vec::new();
+    let parses = batch.iter().filter(|message| !message.expected.is_own);
+    for message in parses {
         if let What::Parse { name, .. } = &message.expected.what {
-            own::write_close(name, &mut named);
-            closes.push(Expected::own(What::Close {
-                portal: None,
-                statement: None,
-            }));
+            let mut bytes = BytesMut::new();
+            own::write_close(name, &mut bytes);
+            closes.push(Message {
+                bytes,
+                expected: Expected::own(What::Close {
+                    portal: None,
+                    statement: None,
+                }),
+                runs: None,
+            });
         }
     }
-    let runs: Vec<Ran> = batch
-        .iter()
-        .filter_map(|message| message.runs.clone())
-        .collect();
-    let (mut bytes, mut expected) = joined(batch);
-    let mut again_bytes = named;
-    again_bytes.extend_from_slice(&bytes);
-    closes.extend(expected.iter().cloned());
-    let again = vec![
-        Item::Begin,
-        Item::Run {
-            bytes: again_bytes,
-            expected: closes,
-            ran: runs,
-            is_simple: false,
-        },
-        Item::End { is_simple: false },
-    ];
-    own::write_sync(&mut bytes);
-    expected.push(if is_sync {
-        Expected::client(What::Sync)
-    } else {
-        // Nothing ran, so a `Sync` in place of the client's `Flush` ends nothing.
-        Expected::own(What::Sync)
-    });
-    vec![Item::Pass {
-        bytes,
-        expected,
-        again: if is_sync { again } else { Vec::new() },
-    }]
+    closes.extend(batch);
+    closes
 }
 
 fn joined(batch: Vec<Message>) -> (BytesMut, Vec<Expected>) {

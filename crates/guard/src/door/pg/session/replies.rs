@@ -9,8 +9,9 @@ use holdfast_wire::pg::backend;
 use holdfast_wire::pg::frontend::{HEADER_BYTES, header};
 
 use super::super::known::Known;
+use super::pass::Pass;
 use super::plan::Item;
-use super::{Bound, End, LIMIT_RETRY_BYTES, Session, Transaction};
+use super::{Bound, End, LIMIT_PASS_ANSWER_BYTES, Session, Transaction};
 
 /// The longest message of a server, in bytes; PostgreSQL's own limit is a gigabyte.
 const LIMIT_SERVER_BYTES: usize = (1 << 30) + (1 << 20);
@@ -67,94 +68,115 @@ impl Expected {
 impl Session {
     /// Takes every message of the server's that has arrived.
     pub(super) fn take_replies(&mut self) -> Result<(), End> {
+        if self.from_server.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = std::mem::take(&mut self.from_server);
+        let taken = self.take_from_server(&bytes)?;
+        bytes.advance(taken);
+        self.from_server = bytes;
+        Ok(())
+    }
+
+    /// Takes every message at the front of `bytes`; answers how many bytes were taken.
+    pub(super) fn take_from_server(&mut self, bytes: &[u8]) -> Result<usize, End> {
+        let mut at = 0_usize;
         loop {
-            if self.streaming > 0 {
-                let count = self.streaming.min(self.from_server.len());
-                let piece = self.from_server.split_to(count);
-                self.streaming = self.streaming.saturating_sub(count);
-                self.relay(&piece);
-                if self.streaming > 0 {
-                    return Ok(());
-                }
+            let rest = bytes.get(at..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(at);
             }
-            self.relay_rows()?;
-            let found = header(&self.from_server, LIMIT_SERVER_BYTES).map_err(|_| End::Gone)?;
-            let Some(found) = found else { return Ok(()) };
-            let is_own = self.expected.front().is_some_and(|front| front.is_own);
-            if matches!(found.tag, b'D' | b'd') && !is_own {
-                self.streaming = found.total;
+            let rows = match self.streaming {
+                0 => self.rows(rest)?,
+                streaming => {
+                    let count = streaming.min(rest.len());
+                    self.streaming = streaming.saturating_sub(count);
+                    count
+                }
+            };
+            if rows > 0 {
+                self.relay(rest.get(..rows).unwrap_or_default());
+                at = at.saturating_add(rows);
                 continue;
             }
-            if self.from_server.len() < found.total {
-                return Ok(());
-            }
-            let message = self.from_server.split_to(found.total);
+            let found = header(rest, LIMIT_SERVER_BYTES).map_err(|_| End::Gone)?;
+            let Some(found) = found else { return Ok(at) };
+            let Some(message) = rest.get(..found.total) else {
+                if matches!(found.tag, b'D' | b'd') && !self.is_own_next() {
+                    self.streaming = found.total;
+                    continue;
+                }
+                return Ok(at);
+            };
             self.reply(found.tag, message)?;
+            at = at.saturating_add(found.total);
             self.advance()?;
         }
     }
 
-    /// Relays whole rows at the front in one piece.
-    fn relay_rows(&mut self) -> Result<(), End> {
-        if self.expected.front().is_some_and(|front| front.is_own) {
-            return Ok(());
+    fn is_own_next(&self) -> bool {
+        self.expected.front().is_some_and(|front| front.is_own)
+    }
+
+    /// Counts the bytes of whole rows at the front that the client gets.
+    fn rows(&self, bytes: &[u8]) -> Result<usize, End> {
+        if !matches!(bytes.first(), Some(b'D' | b'd')) || self.is_own_next() {
+            return Ok(0);
         }
         let mut end = 0_usize;
         loop {
-            let rest = self.from_server.get(end..).unwrap_or_default();
+            let rest = bytes.get(end..).unwrap_or_default();
             match header(rest, LIMIT_SERVER_BYTES).map_err(|_| End::Gone)? {
                 Some(found) if matches!(found.tag, b'D' | b'd') && rest.len() >= found.total => {
                     end = end.saturating_add(found.total);
                 }
-                _ => break,
+                _ => return Ok(end),
             }
         }
-        if end > 0 {
-            let rows = self.from_server.split_to(end);
-            self.relay(&rows);
-        }
-        Ok(())
     }
 
-    fn reply(&mut self, tag: u8, message: BytesMut) -> Result<(), End> {
+    fn reply(&mut self, tag: u8, message: &[u8]) -> Result<(), End> {
         let body = message.get(HEADER_BYTES..).unwrap_or_default();
-        let is_own = self.expected.front().is_some_and(|front| front.is_own);
+        let is_own = self.is_own_next();
         match tag {
             b'S' => {
                 if !self.parameter(body)? {
                     return Ok(());
                 }
-                self.relay(&message);
+                self.relay_aside(message);
             }
-            b'N' | b'A' => self.relay(&message),
-            b'E' => self.error(&message, is_own),
-            b'Z' => self.ready(&message),
+            // A `ROLLBACK` of ours may come when the transaction has ended already.
+            b'N' if is_own && backend::error_field(body, b'C') == Some(b"25P01") => {}
+            b'A' => self.relay_aside(message),
+            b'N' => self.relay(message),
+            b'E' => self.error(message, is_own),
+            b'Z' => self.ready(message),
             b'1' | b'2' | b'3' => {
                 self.acknowledged();
                 if !is_own {
-                    self.relay(&message);
+                    self.relay(message);
                 }
             }
             b'D' => self.captured.push(row(body)),
-            b'C' | b'I' | b's' => self.completed(tag, &message, is_own),
+            b'C' | b'I' | b's' => self.completed(tag, message, is_own),
             b'T' | b'n' => {
                 if let Some(What::Describe) = self.expected.front().map(|front| &front.what) {
                     self.expected.pop_front();
                 }
                 if !is_own {
-                    self.relay(&message);
+                    self.relay(message);
                 }
             }
             b'G' => {
                 self.begins_copy();
-                self.relay(&message);
+                self.relay(message);
             }
             b'W' => {
                 let message = "the PostgreSQL door does not pass replication".to_owned();
                 return Err(End::Told(Code::ZU403, message, String::new()));
             }
             _ if is_own => {}
-            _ => self.relay(&message),
+            _ => self.relay(message),
         }
         Ok(())
     }
@@ -162,7 +184,7 @@ impl Session {
     /// The server waits for rows; it ignores a `Sync` that was sent too early, and so do we.
     fn begins_copy(&mut self) {
         self.copies_in = true;
-        self.retry = None;
+        self.pass = None;
         let is_extended = matches!(
             self.expected.front().map(|front| &front.what),
             Some(What::Execute { .. })
@@ -195,15 +217,16 @@ impl Session {
         }
     }
 
-    fn error(&mut self, message: &BytesMut, is_own: bool) {
+    fn error(&mut self, message: &[u8], is_own: bool) {
         self.copies_in = false;
         let body = message.get(HEADER_BYTES..).unwrap_or_default();
         if is_own {
-            self.own_error.get_or_insert_with(|| message.clone());
+            self.own_error
+                .get_or_insert_with(|| BytesMut::from(message));
         } else {
             let needs_writing = backend::error_field(body, b'C') == Some(b"25006");
-            if let Some(retry) = self.retry.as_mut().filter(|_| needs_writing) {
-                retry.is_needed = !retry.items.is_empty();
+            if let Some(pass) = self.pass.as_mut().filter(|_| needs_writing) {
+                pass.is_needed = true;
             }
             self.relay(message);
             self.has_failed = true;
@@ -252,7 +275,7 @@ impl Session {
         }
     }
 
-    fn ready(&mut self, message: &BytesMut) {
+    fn ready(&mut self, message: &[u8]) {
         let status = message.get(HEADER_BYTES).copied().unwrap_or(b'I');
         self.status = status;
         self.copies_in = false;
@@ -261,13 +284,11 @@ impl Session {
         if !matches!(answered.as_ref().map(|one| &one.what), Some(What::Prelude)) {
             self.settle(status);
         }
-        let is_own = answered.as_ref().is_some_and(|answered| answered.is_own);
-        let retry = if is_own { None } else { self.retry.take() };
-        if let Some(retry) = retry.filter(|retry| retry.is_needed) {
-            self.to_client.truncate(retry.mark);
-            self.has_failed = false;
-            self.is_skipping = false;
-            self.todo.extend(retry.items);
+        if matches!(answered.as_ref().map(|one| &one.what), Some(What::Prelude)) {
+            // The counters are flushed another time.
+            self.flush_due |= self.own_error.take().is_some();
+        }
+        if answered.as_ref().is_some_and(|one| !one.is_own) && self.passed() {
             return;
         }
         let is_clients = answered.is_some_and(|answered| {
@@ -341,28 +362,28 @@ impl Session {
         }
     }
 
-    fn completed(&mut self, tag: u8, message: &BytesMut, is_own: bool) {
+    fn completed(&mut self, tag: u8, message: &[u8], is_own: bool) {
         self.copies_in = false;
-        match self.expected.front().map(|front| front.what.clone()) {
-            Some(What::Execute { control }) => {
-                self.expected.pop_front();
-                if tag != b's' {
-                    self.controlled(control, message);
-                }
-                if !is_own && self.is_last_of_ours(tag) {
-                    let last = std::mem::replace(&mut self.held, message.clone());
-                    self.to_client.extend_from_slice(&last);
-                } else if !is_own {
-                    self.relay(message);
-                }
-            }
+        let control = match self.expected.front().map(|front| &front.what) {
+            Some(What::Execute { control }) => *control,
             // Whether the last completion is true is known only after the gate.
             Some(What::Query { ready: false }) if tag != b's' => {
-                let last = std::mem::replace(&mut self.held, message.clone());
+                let last = std::mem::replace(&mut self.held, BytesMut::from(message));
                 self.to_client.extend_from_slice(&last);
+                return;
             }
-            _ if is_own => {}
-            _ => self.relay(message),
+            _ if is_own => return,
+            _ => return self.relay(message),
+        };
+        self.expected.pop_front();
+        if tag != b's' {
+            self.controlled(control);
+        }
+        if !is_own && self.is_last_of_ours(tag) {
+            let last = std::mem::replace(&mut self.held, BytesMut::from(message));
+            self.to_client.extend_from_slice(&last);
+        } else if !is_own {
+            self.relay(message);
         }
     }
 
@@ -378,7 +399,7 @@ impl Session {
     }
 
     /// A statement of the extended protocol began or ended a transaction; no `ReadyForQuery` says so.
-    fn controlled(&mut self, control: Option<Control>, message: &BytesMut) {
+    fn controlled(&mut self, control: Option<Control>) {
         match control {
             Some(Control::Begin { .. }) => self.status = b'T',
             Some(Control::Commit { chain: false } | Control::Rollback { chain: false }) => {
@@ -386,7 +407,6 @@ impl Session {
             }
             _ => return,
         }
-        let _ = message;
         let status = self.status;
         self.settle(status);
     }
@@ -398,14 +418,23 @@ impl Session {
             self.to_client.extend_from_slice(&held);
         }
         self.to_client.extend_from_slice(bytes);
-        let too_long = |mark: usize| self.to_client.len().saturating_sub(mark) > LIMIT_RETRY_BYTES;
+        let waits = self.to_client.len();
+        let is_long = |pass: &Pass| waits.saturating_sub(pass.mark) > LIMIT_PASS_ANSWER_BYTES;
         if self
-            .retry
+            .pass
             .as_ref()
-            .is_some_and(|retry| !retry.is_needed && too_long(retry.mark))
+            .is_some_and(|pass| !pass.is_needed && is_long(pass))
         {
-            self.retry = None;
+            self.pass = None;
         }
+    }
+
+    /// Gives bytes to the client that are true whatever becomes of a request on the short way.
+    fn relay_aside(&mut self, bytes: &[u8]) {
+        if self.pass.is_some() {
+            self.asides.extend_from_slice(bytes);
+        }
+        self.relay(bytes);
     }
 }
 

@@ -4,12 +4,13 @@ use bytes::BytesMut;
 use holdfast_core::{Code, Effects, Permit};
 use holdfast_judge::sql::Control;
 use holdfast_wire::pg::backend;
+use holdfast_wire::pg::frontend::HEADER_BYTES;
 
 use super::super::{own, refuse};
 use super::gate::Then;
 use super::plan::{Item, Ran};
 use super::replies::{Expected, What};
-use super::{End, Retry, Session, Transaction};
+use super::{End, Session, Transaction};
 use crate::decide::{Outcome, Refusal};
 
 /// What the session waits for, besides answers.
@@ -40,10 +41,7 @@ impl Session {
         while self.expected.is_empty() && self.deciding.is_none() && !self.copies_in {
             match std::mem::replace(&mut self.phase, Phase::Ready) {
                 Phase::Ready => {
-                    if let Some(error) = self.own_error.take() {
-                        // A statement that keeps the session safe has failed.
-                        return Err(unsafe_session(&error));
-                    }
+                    self.is_safe()?;
                     let Some(item) = self.todo.pop_front() else {
                         return Ok(());
                     };
@@ -76,19 +74,40 @@ impl Session {
         Ok(())
     }
 
+    /// Looks whether the statements that keep the session safe have done so.
+    fn is_safe(&mut self) -> Result<(), End> {
+        let was_reset = std::mem::take(&mut self.is_resetting);
+        let Some(error) = self.own_error.take() else {
+            return match was_reset && !self.reads_by_default {
+                true => Err(unsafe_session(b"")),
+                false => Ok(()),
+            };
+        };
+        let body = error.get(HEADER_BYTES..).unwrap_or_default();
+        if backend::error_field(body, b'C') != Some(b"57014") {
+            return Err(unsafe_session(body));
+        }
+        // The client has cancelled what it asked for before that began.
+        self.relay(&error);
+        self.has_failed = true;
+        self.skip_client();
+        Ok(())
+    }
+
     fn step(&mut self, item: Item) {
+        let is_free = self.status == b'I' && self.transaction.is_none();
+        let begins = !matches!(item, Item::End { .. } | Item::Refuse(..));
+        if is_free && begins && !self.reads_by_default {
+            // Nothing begins before the server says that it is so again.
+            self.todo.push_front(item);
+            self.own("SET default_transaction_read_only TO on");
+            self.own_sync();
+            self.is_resetting = true;
+            return;
+        }
         match item {
-            Item::Pass {
-                bytes,
-                expected,
-                again,
-            } => {
+            Item::Pass { bytes, expected } => {
                 self.prepare();
-                self.retry = (!again.is_empty()).then(|| Retry {
-                    items: again,
-                    mark: self.to_client.len(),
-                    is_needed: false,
-                });
                 self.send(&bytes, expected);
             }
             Item::Begin => {
@@ -174,10 +193,6 @@ impl Session {
     fn prepare(&mut self) {
         if self.status != b'I' || self.transaction.is_some() {
             return;
-        }
-        if !self.reads_by_default {
-            self.own("SET default_transaction_read_only TO on");
-            self.own_sync_as(What::Prelude);
         }
         if self.flush_due {
             // Counters of what was rolled back would be taken for what comes next.
@@ -448,11 +463,8 @@ impl Session {
     }
 }
 
-fn unsafe_session(error: &BytesMut) -> End {
-    let body = error
-        .get(holdfast_wire::pg::frontend::HEADER_BYTES..)
-        .unwrap_or_default();
-    let said = holdfast_wire::pg::replication::server_message(body);
+fn unsafe_session(error: &[u8]) -> End {
+    let said = holdfast_wire::pg::replication::server_message(error);
     let message = format!("the session cannot be kept safe: {said}");
     End::Told(Code::ZS403, message, "connect again".to_owned())
 }
