@@ -191,6 +191,8 @@ pub const DRILL_FINDINGS: usize = 5;
 pub const DRILL_CHANGES: usize = 20;
 /// Points of a source whose drills are remembered.
 pub const DRILL_POINTS: usize = 10_000;
+/// How often a proof of the same point is kept in the repository beside the ledger: each is an object.
+pub const PROOF_STORE_EVERY: Duration = Duration::from_secs(3600);
 /// When a drill that failed is run again; each further failure doubles it.
 pub const DRILL_FAILED_AGAIN: Duration = Duration::from_secs(60);
 /// When an older point that was drilled is due again at the earliest.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{
-    Code, Coded, DrillReport, NoWayBack, Principal, Proof, SourceName, Timestamp, WayBack,
-    WayBackAnswer, ledger::Draft,
+    Code, Coded, DrillReport, NoWayBack, Principal, Proof, SignedProof, SourceName, Timestamp,
+    WayBack, WayBackAnswer, ledger::Draft,
 };
 use holdfast_store::ledger::{Ledger, LedgerError};
 use holdfast_store::object::{Location, ObjectError, Promise};
@@ -220,11 +220,13 @@ impl Vault {
         }
     }
 
-    /// Returns what the ledger says of a source's newest drill.
-    fn newest_drill(&self, source: &SourceName) -> Option<DrillReport> {
+    /// Returns what the ledger says of a source's newest drill, and the newest proof in it.
+    fn newest_drill(&self, source: &SourceName) -> (Option<DrillReport>, Option<SignedProof>) {
         let history = self.shared.history.lock();
         let history = history.unwrap_or_else(PoisonError::into_inner);
-        history.of(source)?.newest().cloned()
+        let known = history.of(source);
+        let newest = known.and_then(|known| known.newest()).cloned();
+        (newest, known.and_then(|known| known.proof()).cloned())
     }
 
     /// Takes up what is kept of a directory, and what drills of it have proven.

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use holdfast_core::ledger::Entry;
 use holdfast_core::{
-    DrillOf, DrillReport, LOSS_ACCEPTED, PointId, ProvenPoint, SourceName, TableChange, Timestamp,
-    rows_recorded,
+    DrillOf, DrillReport, LOSS_ACCEPTED, PointId, ProvenPoint, SignedProof, SourceName,
+    TableChange, Timestamp, rows_recorded,
 };
 use holdfast_store::ledger::{self, Ledger, LedgerError};
 
-use super::memory::report;
+use super::memory::{IN_REPOSITORY, report};
 use super::rows::{Rows, is_lost};
 use crate::limits;
 
@@ -34,6 +34,10 @@ pub(crate) struct Known {
     pub(crate) failures: u32,
     /// The newest drill of each point.
     pub(crate) points: BTreeMap<PointId, PointDrill>,
+    /// When the first drill ended.
+    pub(crate) first: Option<Timestamp>,
+    /// The newest proof of the newest point, as it lies in the ledger.
+    proof: Option<SignedProof>,
 }
 
 /// The newest drill of a point.
@@ -45,6 +49,8 @@ pub(crate) struct PointDrill {
     pub(crate) passed: bool,
     /// As which kind.
     pub(crate) of: DrillOf,
+    /// When a proof of it was last kept in the repository.
+    stored: Option<Timestamp>,
 }
 
 /// What rows are compared with.
@@ -80,7 +86,15 @@ impl History {
             }
         } else if let Some(report) = report(entry) {
             let rows = rows_recorded(entry).unwrap_or_default();
-            self.known(&report.source.clone()).drilled(report, rows);
+            let known = self.known(&report.source.clone());
+            let stored = entry.draft.body.get(IN_REPOSITORY);
+            let is_stored = stored.and_then(serde_json::Value::as_bool) == Some(true);
+            known.drilled((report, rows), is_stored.then_some(entry.draft.at));
+            let signed = entry.draft.body.get("proof").cloned();
+            let signed = signed.and_then(|signed| serde_json::from_value(signed).ok());
+            if let (Some(signed), true) = (signed, known.is_newest_at(entry.draft.at)) {
+                known.proof = Some(signed);
+            }
         }
     }
 
@@ -117,12 +131,32 @@ impl Known {
         failed.map(|(point, _)| point.clone()).collect()
     }
 
-    fn drilled(&mut self, report: DrillReport, rows: Rows) {
+    /// Returns the newest proof of the newest point, which is yet to be verified.
+    pub(crate) fn proof(&self) -> Option<&SignedProof> {
+        self.proof.as_ref()
+    }
+
+    /// Tells whether a proof of a point was kept in the repository not long ago.
+    pub(super) fn is_stored(&self, point: &PointId, now: Timestamp) -> bool {
+        let stored = self.points.get(point).and_then(|drill| drill.stored);
+        stored.is_some_and(|at| at <= now && now.since(at) < limits::PROOF_STORE_EVERY)
+    }
+
+    fn is_newest_at(&self, at: Timestamp) -> bool {
+        self.newest
+            .as_ref()
+            .is_some_and(|newest| newest.drilled_at == at)
+    }
+
+    fn drilled(&mut self, (report, rows): (DrillReport, Rows), stored: Option<Timestamp>) {
         let passed = report.passed();
+        self.first.get_or_insert(report.drilled_at);
+        let before = self.points.get(&report.point);
         let drill = PointDrill {
             at: report.drilled_at,
             passed,
             of: report.details.of,
+            stored: stored.or(before.and_then(|before| before.stored)),
         };
         self.points.insert(report.point.clone(), drill);
         while self.points.len() > limits::DRILL_POINTS {

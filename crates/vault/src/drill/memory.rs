@@ -6,7 +6,8 @@ use std::path::Path;
 use ed25519_dalek::VerifyingKey;
 use holdfast_core::ledger::{Draft, Entry};
 use holdfast_core::{
-    DRILL_FAILED, DRILL_PASSED, DrillOf, DrillReport, Principal, Proof, SourceName, Timestamp,
+    DRILL_FAILED, DRILL_PASSED, DrillOf, DrillReport, Principal, Proof, SignedProof, SourceName,
+    Timestamp,
 };
 use holdfast_store::ledger::{self, Ledger, LedgerError};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ use crate::status::{ProofState, ProofStatus};
 
 /// The ledger's folder in the vault's state directory.
 const LEDGER: &str = "ledger";
+/// Says in an entry that the proof was kept in the repository too.
+pub(super) const IN_REPOSITORY: &str = "in_repository";
 /// Bytes of row counts that one entry may carry; an entry as a whole may have 256 KiB.
 const ROWS_BYTES: usize = 96 * 1024;
 
@@ -72,7 +75,7 @@ pub(super) fn record(
     ledger: &Ledger,
     report: &DrillReport,
     rows: &Rows,
-    proof: Option<&Proof>,
+    (proof, is_stored): (Option<&Proof>, bool),
 ) -> Result<Entry, DrillError> {
     let kind = match report.passed() {
         true => DRILL_PASSED,
@@ -92,7 +95,7 @@ pub(super) fn record(
     }
     if let Some(proof) = proof {
         let signed = serde_json::to_value(proof.signed()).unwrap_or(Value::Null);
-        draft = draft.with("proof", signed);
+        draft = draft.with("proof", signed).with(IN_REPOSITORY, is_stored);
     }
     ledger.append(draft).map_err(DrillError::Ledger)
 }
@@ -104,13 +107,15 @@ pub(super) fn record(
 /// older one may still be good.
 pub(crate) fn recall(
     reader: &Reader,
-    newest: Option<DrillReport>,
+    (newest, signed): (Option<DrillReport>, Option<SignedProof>),
     source: &SourceName,
     key: &VerifyingKey,
 ) -> Result<Remembered, DrillError> {
+    let of_ledger = signed.and_then(|signed| Proof::verify(&signed, key).ok());
     let proof = proofs(reader, source, key)
         .map_err(DrillError::Repository)?
         .into_iter()
+        .chain(of_ledger.filter(|proof| proof.report().source == *source))
         .filter(|proof| proof.report().details.of == DrillOf::Newest)
         .max_by_key(|proof| proof.report().drilled_at);
     let proven = proof.as_ref().map(|proof| proof.report().clone());

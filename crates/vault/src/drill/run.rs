@@ -105,16 +105,26 @@ pub(super) fn conclude(
 ) -> Result<Drilled, DrillError> {
     let rows = memory::kept(rows);
     report.details.rows_digest = Some(rows_digest(&rows));
-    let proof = if report.passed() {
-        let proof = Proof::attest(report.clone(), &ctx.key).map_err(DrillError::Proof)?;
+    let proof = match report.passed() {
+        true => Some(Proof::attest(report.clone(), &ctx.key).map_err(DrillError::Proof)?),
+        false => None,
+    };
+    // The ledger has every proof; the repository has one now and then, for the day when it is lost.
+    let is_stored = {
+        let history = ctx.history();
+        let known = history.of(&report.source);
+        known.is_some_and(|known| known.is_stored(&report.point, report.drilled_at))
+    };
+    let store = proof
+        .as_ref()
+        .filter(|_| !is_stored || report.alarm().is_some());
+    if let Some(proof) = store {
         ctx.repository
             .put_proof(&report.source, proof.signed())
             .map_err(DrillError::Repository)?;
-        Some(proof)
-    } else {
-        None
-    };
-    let entry = memory::record(&ctx.ledger, &report, &rows, proof.as_ref())?;
+    }
+    let signed = (proof.as_ref(), store.is_some());
+    let entry = memory::record(&ctx.ledger, &report, &rows, signed)?;
     ctx.history().take(&entry);
     Ok(Drilled { report, proof })
 }

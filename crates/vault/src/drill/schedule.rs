@@ -78,7 +78,7 @@ impl View<'_> {
             .points
             .values()
             .filter(|drill| drill.of == DrillOf::Older);
-        let last = older_at.map(|drill| drill.at).max();
+        let last = older_at.map(|drill| drill.at).max().or(known.first);
         if last.is_some_and(|at| self.is_within(at, config.older_every)) {
             return None;
         }

@@ -174,6 +174,8 @@ fn over_weeks_every_point_of_every_age_is_drilled_and_again_after_a_restart() {
     let newest = world.newest().unwrap();
     assert_eq!(world.older(0), None, "the newest comes first");
     world.drilled(DrillOf::Newest, newest, CheckOutcome::Passed);
+    assert_eq!(world.older(0), None, "first things first");
+    world.pass(HOUR);
     let mut classes_seen = [0_u32; 4];
     for hour in 0..84_u64 {
         let Some(point) = world.older(hour.wrapping_mul(7_919)) else {
