@@ -188,6 +188,15 @@ codes! {
     ZU355 "files of the repository cannot be made immutable",
     ZU356 "expiry has no key of its own",
 
+    // vault: the mirror and recovery
+    ZI380 "the log does not replay",
+    ZI381 "the mirror went another way than the source",
+    ZS380 "the mirror's server does not run",
+    ZS381 "the mirror's folder cannot be used",
+    ZS382 "the mirror cannot take over",
+    ZU380 "the connection file cannot be rewritten",
+    ZU381 "the forwarder cannot be used",
+
     // guard: leases, holds and the PostgreSQL door
     ZH401 "too many holds are waiting",
     ZL401 "the lease opens nothing",

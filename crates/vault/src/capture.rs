@@ -117,6 +117,11 @@ impl Capture {
             stop.cancelled().await;
             links.stream.wake();
         });
+        let links = Arc::clone(&self.links);
+        let _ = self.standing.wakes.set(Box::new(move || {
+            links.stream.wake();
+            links.base.notify_one();
+        }));
         let name = self.standing.config.name.clone();
         let (streamer, shipper, runtime) = (self.clone(), self.clone(), Handle::current());
         let stream = Part::begin(&format!("stream {name}"), move || {
@@ -278,8 +283,11 @@ impl Capture {
 
     /// Waits before the stream begins again, unless we are told to stop.
     fn rest(&self, wait: Duration) {
-        let deadline = Instant::now() + wait;
+        let (deadline, generation) = (Instant::now() + wait, self.standing.generation());
         while !self.stop.is_cancelled() && Instant::now() < deadline {
+            if self.standing.generation() != generation {
+                return;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             self.links.stream.wait(left);
         }

@@ -1,6 +1,6 @@
 //! What the vault is told: sources, places, drills. Parsed by the binary, used here as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -170,6 +170,18 @@ pub struct PointsConfig {
     pub full_every: Duration,
     /// Bytes of log after which one is taken in any case, so that replay stays short.
     pub log_bytes: u64,
+    /// Which sources have a mirror that points are sealed from, and where.
+    pub mirrors: MirrorConfig,
+}
+
+/// Which sources have a mirror, and where their servers lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MirrorConfig {
+    /// The sources; each costs a server and a copy of its data.
+    pub sources: BTreeSet<SourceName>,
+    /// The folder of all mirrors, which the servers' account can enter; `mirror` beside the state
+    /// directory if unset.
+    pub dir: Option<PathBuf>,
 }
 
 impl Default for PointsConfig {
@@ -178,6 +190,7 @@ impl Default for PointsConfig {
             every: Duration::from_secs(3600),
             full_every: Duration::from_secs(7 * 24 * 3600),
             log_bytes: 1 << 30,
+            mirrors: MirrorConfig::default(),
         }
     }
 }

@@ -16,7 +16,10 @@ pub mod config;
 pub mod drill;
 pub mod engine;
 pub mod limits;
+mod mirror;
+mod moved;
 pub mod points;
+mod recovery;
 pub mod repository;
 pub mod restore;
 pub mod retention;
@@ -29,14 +32,19 @@ pub mod vault;
 pub mod watch;
 
 pub use config::{
-    AckAt, AckMode, Assertion, Clock, DrillConfig, PointsConfig, PostgresConfig, RetentionConfig,
-    SourceConfig, VaultConfig, system_clock,
+    AckAt, AckMode, Assertion, Clock, DrillConfig, MirrorConfig, PointsConfig, PostgresConfig,
+    RetentionConfig, SourceConfig, VaultConfig, system_clock,
 };
 pub use drill::{DrillError, DrillRecord, drills};
 pub use engine::directory::{DirectoryConfig, DirectoryError, DirectoryStatus, LeftOut};
+pub use mirror::MirrorError;
+pub use moved::{Moved, MovedError};
 pub use points::{
     Lag, LagAgainst, LogHole, LogRange, Openable, Opened, PointProof, PointShown, PointSpan,
     Refused, Running, SpanKind, openable, points,
+};
+pub use recovery::{
+    RecoverError, RecoverRequest, Recovered, Way, recover_alone, recover_by_restore,
 };
 pub use repository::{
     BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,
@@ -56,7 +64,8 @@ pub use source::{
 };
 pub use spool::SpoolError;
 pub use status::{
-    CaptureState, PointReading, ProofState, ProofStatus, ReadingWay, SourceStatus, Trouble,
+    CaptureState, MirrorState, MirrorStatus, PointReading, ProofState, ProofStatus, ReadingWay,
+    SourceStatus, Trouble,
 };
 pub use target::{TargetError, check_target};
 pub use vault::{RepositoryStatus, Vault, VaultError};

@@ -225,6 +225,40 @@ pub const RESTORE_THREADS: usize = 4;
 pub const RESTORE_JOBS_MAX: usize = 64;
 /// How long a restored server may take to replay its log; a server that ends is noticed at once.
 pub const PROMOTION_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much of the log a mirror is given at once, in bytes.
+pub const MIRROR_BYTES: u64 = 1 << 20;
+/// Checkpoints of the source that a mirror has not replayed and that are remembered.
+pub const MIRROR_CHECKPOINTS: usize = 64;
+/// How long a mirror that has been given everything waits until it looks for more.
+pub const MIRROR_POLL: Duration = Duration::from_millis(5);
+/// The same when nothing came for [`MIRROR_QUIET`].
+pub const MIRROR_IDLE_POLL: Duration = Duration::from_millis(50);
+/// After so long without any log a mirror looks less often.
+pub const MIRROR_QUIET: Duration = Duration::from_secs(2);
+/// How often a mirror's server is asked how far it is.
+pub const MIRROR_ASK: Duration = Duration::from_millis(100);
+/// How long a mirror may replay nothing of what it was given before it counts as stuck.
+pub const MIRROR_STUCK: Duration = Duration::from_secs(60);
+/// How long a mirror's server may take to let us in; it may have much to replay first.
+pub const MIRROR_START: Duration = Duration::from_secs(30 * 60);
+/// How long a mirror's server may take to stop in order.
+pub const MIRROR_STOP: Duration = Duration::from_secs(60);
+/// The first wait before a mirror that failed is started again; it doubles.
+pub const MIRROR_AGAIN: Duration = Duration::from_secs(1);
+/// The longest.
+pub const MIRROR_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// After so many failures in a row a mirror is made anew.
+pub const MIRROR_FAILURES: u32 = 5;
+/// How long restore points are read from the source after one could not be sealed from the mirror.
+pub const MIRROR_UNFIT: Duration = Duration::from_secs(10 * 60);
+/// Time from one restore point that a mirror seals to the next, at least.
+pub const MIRROR_SEAL_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Bytes of log after which one is sealed in any case: replay of more costs seconds.
+pub const MIRROR_SEAL_LOG: u64 = 64 << 20;
+/// How long a recovery by the mirror may take before the slower way is gone.
+pub const MIRROR_PROMOTE: Duration = Duration::from_secs(120);
+/// Sockets of a forwarder's clients that are open at once.
+pub const FORWARD_CLIENTS: usize = 1024;
 /// How often a restored server is asked whether it is promoted.
 pub const PROMOTION_POLL: Duration = Duration::from_millis(4);
 /// How many segments are read backwards from the end of a log for its newest commit.

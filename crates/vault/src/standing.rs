@@ -1,7 +1,8 @@
 //! How a source stands, in memory: written by capture, read by status and by the guard's question.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use holdfast_core::{
@@ -11,6 +12,9 @@ use holdfast_core::{
 use tokio::sync::Notify;
 
 use crate::config::SourceConfig;
+use crate::mirror::Board;
+use crate::moved::Moved;
+use crate::source::ConnectionUrl;
 use crate::status::{CaptureState, PointReading, ProofState, ProofStatus, SourceStatus, Trouble};
 
 /// What is known about a source right now.
@@ -77,6 +81,13 @@ pub(crate) struct Standing {
     facts: Mutex<Facts>,
     /// A restore point came or went.
     pub(crate) changed: Notify,
+    pub(crate) mirror: Board,
+    /// The server that took the source's place.
+    moved: Mutex<Option<Moved>>,
+    /// How often the source was exchanged for another server.
+    moves: AtomicU64,
+    /// Wakes capture when it was.
+    pub(crate) wakes: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Standing {
@@ -89,7 +100,34 @@ impl Standing {
             config,
             facts: Mutex::new(facts),
             changed: Notify::new(),
+            mirror: Board::default(),
+            moved: Mutex::new(None),
+            moves: AtomicU64::new(0),
+            wakes: OnceLock::new(),
         }
+    }
+
+    /// Returns how the server is reached that is the source now.
+    pub(crate) fn url(&self) -> ConnectionUrl {
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        match moved.as_ref() {
+            Some(moved) => moved.url(&self.config.url),
+            None => self.config.url.clone(),
+        }
+    }
+
+    /// Notes that another server is the source from now on.
+    pub(crate) fn moves(&self, to: Option<Moved>) {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        if let Some(wake) = self.wakes.get() {
+            wake();
+        }
+    }
+
+    /// Tells how often the source was exchanged: whoever speaks with an older one is to stop.
+    pub(crate) fn generation(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// Locks the facts; never held across I/O.
@@ -132,6 +170,8 @@ impl Standing {
             (state, _) => state,
         };
         let busy: Vec<String> = facts.busy.into_values().collect();
+        let mirror = self.mirror.status(facts.flushed);
+        let moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         SourceStatus {
             source: self.config.name.clone(),
             state,
@@ -139,7 +179,8 @@ impl Standing {
                 .trouble
                 .or(facts.ship_trouble)
                 .or(facts.log_trouble)
-                .or(facts.base_trouble),
+                .or(facts.base_trouble)
+                .or_else(|| mirror.as_ref()?.trouble.clone()),
             mode: self.config.mode,
             ack: self.config.ack,
             system_identifier: facts.system_identifier,
@@ -153,6 +194,8 @@ impl Standing {
             reading: facts.reading,
             proof: facts.proof_status,
             failed_points: facts.failed_points,
+            moved_to: moved.as_ref().map(ToString::to_string),
+            mirror,
             busy: (!busy.is_empty()).then(|| busy.join(", ")),
         }
     }

@@ -59,9 +59,53 @@ pub struct SourceStatus {
     /// The points whose newest drill failed, the newest point among them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_points: Vec<PointId>,
+    /// How its mirror stands, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorStatus>,
+    /// The server that took the source's place at a recovery, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_to: Option<String>,
     /// What is being done besides streaming, such as `base backup` or `drill`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<String>,
+}
+
+/// What a mirror is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// It does not follow; restore points are read from the source meanwhile.
+    Failed,
+    /// It replays what arrives.
+    Following,
+    /// It waits before something that destroys until a point before it has been sealed.
+    Holding,
+    /// Its files are laid, or it has not caught up yet.
+    #[default]
+    Starting,
+}
+
+/// How the mirror of a source stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// What it is doing.
+    pub state: MirrorState,
+    /// It has replayed the log up to here.
+    pub replayed: Lsn,
+    /// Log that is durable here and not replayed yet.
+    pub lag: ByteCount,
+    /// Since when it has not had everything replayed, in seconds; zero when it has.
+    pub lag_s: f64,
+    /// The newest commit that it was given.
+    pub newest_commit: Option<Timestamp>,
+    /// Before this position something destroys, and it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds_before: Option<Lsn>,
+    /// Restore points that were sealed from it since the vault began to run.
+    pub sealed: u64,
+    /// Why it does not follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
 }
 
 /// How the newest restore point was read from the source.
@@ -86,6 +130,8 @@ pub enum ReadingWay {
     Everything,
     /// Everything was read and stored.
     Full,
+    /// Only changed blocks were read, from the mirror: the source was not asked.
+    Mirror,
 }
 
 /// What stands in the way.

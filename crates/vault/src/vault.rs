@@ -1,6 +1,7 @@
 //! The vault as a whole: opens what it keeps, runs capture, ships and drills, and answers questions.
 
 mod directories;
+mod mirrors;
 mod proving;
 mod writing;
 
@@ -186,6 +187,7 @@ impl Vault {
                 look_at_locks: tokio::sync::Notify::new(),
             }),
         };
+        vault.remember_moves();
         for standing in vault.shared.standings.values() {
             let capture = vault.capture(standing, &CancellationToken::new())?;
             capture.recall().map_err(|error| VaultError::Recall {
@@ -201,16 +203,21 @@ impl Vault {
         Ok(vault)
     }
 
+    fn place(&self) -> Place {
+        let shared = &self.shared;
+        Place {
+            state: shared.config.state.clone(),
+            repository: shared.config.repository.clone(),
+            keys: shared.config.keys.clone(),
+            vault_key: Some(shared.key.verifying_key()),
+            postgres: shared.config.postgres.clone(),
+        }
+    }
+
     fn drill_context(&self) -> DrillContext {
         let shared = &self.shared;
         DrillContext {
-            place: Place {
-                state: shared.config.state.clone(),
-                repository: shared.config.repository.clone(),
-                keys: shared.config.keys.clone(),
-                vault_key: Some(shared.key.verifying_key()),
-                postgres: shared.config.postgres.clone(),
-            },
+            place: self.place(),
             config: shared.config.drill.clone(),
             repository: shared.repository.clone(),
             ledger: shared.ledger.clone(),
@@ -313,6 +320,9 @@ impl Vault {
         for standing in self.shared.standings.values() {
             let kept = Kept::Cluster(standing.clone());
             parts.spawn(self.clone().keep_proving(kept, stop.clone()));
+        }
+        for mirror in self.mirrors(&stop)? {
+            parts.spawn(mirrors::keep(mirror));
         }
         for standing in self.shared.directories.values() {
             parts.spawn(self.clone().keep_directory(standing.clone(), stop.clone()));

@@ -1,5 +1,6 @@
 //! What the log tells while it is captured: the newest commit, and commits that destroyed something.
 
+mod ahead;
 mod rule;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -9,6 +10,7 @@ use holdfast_core::{ActionId, Code, Coded, Digest, Lsn, Principal, SourceName, T
 use holdfast_store::ledger::{self, Ledger, LedgerError};
 use holdfast_wire::pg::wal::{Event, Rmgr, WalError, WalReader, WalShape};
 
+pub(crate) use ahead::{Brink, Checkpointed, CutAt, LookAhead};
 pub use rule::Destroyed;
 
 use crate::config::Clock;

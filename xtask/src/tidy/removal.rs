@@ -74,6 +74,10 @@ const LISTED: &[(&str, &str)] = &[
         "the one folder that the drill made, known by name, device and inode",
     ),
     (
+        "crates/vault/src/mirror/folder.rs",
+        "data directories that the mirror made and noted, never one that was handed over",
+    ),
+    (
         "crates/vault/src/restore/files.rs",
         "its own notes of a restore that is complete; it gives files that it made their length",
     ),

@@ -1,90 +1,78 @@
-//! `holdfast recover`: a writable server again, in a new place.
+//! `holdfast recover`: a source back in service, and what makes others find it.
 
-use std::path::PathBuf;
+mod forward;
+mod rewrite;
+mod server;
 
-use clap::Args;
-use holdfast_vault::Start;
-use serde_json::json;
+use clap::{Args, Subcommand};
+use holdfast_core::ledger::Draft;
+use holdfast_store::ledger::Ledger;
+use serde_json::{Value, json};
 
 use crate::cli::Shared;
-use crate::cmd::restore::{Asked, How, Moment, bring_back, describe};
+use crate::cmd::block_on;
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
-use crate::wiring::access::Access;
-use crate::wiring::{now, system, vault};
+use crate::wiring::{Half, now, operator};
 
 /// Brings a writable server into service in a new place; the damaged original is not touched.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Recover {
-    /// Which source.
-    source: String,
+    #[command(subcommand)]
+    cut_over: Option<CutOver>,
     #[command(flatten)]
-    moment: Moment,
-    /// The new data directory; a new folder below the state folder if absent.
-    #[arg(long, value_name = "DIR")]
-    into: Option<PathBuf>,
-    /// The server's port; a free one if absent.
-    #[arg(long)]
-    port: Option<u16>,
-    #[command(flatten)]
-    how: How,
-    #[command(flatten)]
-    access: Access,
+    server: server::Server,
+}
+
+/// What makes others find the recovered server; each is a step of its own, and recorded.
+#[derive(Debug, Subcommand)]
+enum CutOver {
+    /// Pass connections on to a server that can be exchanged
+    Forward(forward::Forward),
+    /// Point a running forwarder at another server
+    Point(forward::Point),
+    /// Put the new server's address into a file with connection strings
+    Rewrite(rewrite::Rewrite),
 }
 
 impl Recover {
-    /// Restores, starts, promotes, prints the connection string.
+    /// Recovers, or does one of the steps afterwards.
     pub fn run(self, shared: &Shared, output: Output) -> Done {
-        let reading = self.access.open(shared, output)?;
-        let config = &reading.config;
-        let into = match &self.into {
-            Some(into) => {
-                std::path::absolute(into).map_err(|error| system("find the directory", &error))?
-            }
-            None => new_place(config, &self.source)?,
-        };
-        let asked = Asked {
-            source: &self.source,
-            moment: &self.moment,
-            into,
-            start: Start::Yes { port: self.port },
-            ways: self.how.ways()?,
-        };
-        let restored = bring_back(&reading, asked, output)?;
-        // Without the configuration nobody knows which role and database the source was asked as.
-        let told = config.source(&self.source).ok();
-        let told = told
-            .map(|source| vault::source(config, source))
-            .transpose()?;
-        let url = told.zip(restored.server.as_ref()).map(|(told, server)| {
-            format!(
-                "postgresql://{}@{}:{}/{}",
-                told.url.user, server.host, server.port, told.url.database
-            )
-        });
-        let mut value = json!(restored);
-        if let Some(server) = value.get_mut("server").and_then(|v| v.as_object_mut()) {
-            server.insert("url".to_owned(), json!(url));
+        match self.cut_over {
+            None => self.server.run(shared, output),
+            Some(CutOver::Forward(forward)) => forward.run(shared, output),
+            Some(CutOver::Point(point)) => point.run(shared, output),
+            Some(CutOver::Rewrite(rewrite)) => rewrite.run(shared, output),
         }
-        output.result(&value, || match &url {
-            Some(url) => format!("{}\n{url}", describe(&restored)),
-            None => describe(&restored),
-        });
-        Ok(())
     }
 }
 
-/// Returns a folder that nothing has used, beside the vault's state: below it nobody but the vault's
-/// account could enter, and the server may run as another.
-fn new_place(config: &Config, source: &str) -> Result<PathBuf, Failure> {
-    let root = config.state_dir.with_extension("recovered");
-    std::fs::create_dir_all(&root)
-        .map_err(|error| system(&format!("make `{}`", root.display()), &error))?;
-    let stamp: String = now()
-        .to_string()
-        .chars()
-        .filter(char::is_ascii_digit)
-        .take(17)
-        .collect();
-    Ok(root.join(format!("{source}-{stamp}")))
+/// Writes a step of a cut-over down: by the running vault, or in its ledger when it does not run.
+fn record(config: &Config, kind: &str, body: &Value) -> Result<(), Failure> {
+    let args = json!({"kind": kind, "by": operator(), "body": body});
+    let asked = Half::Vault.client(config);
+    let told: Result<Value, Failure> = block_on(async { asked.ask("recovery.note", args).await });
+    match told {
+        Err(failure) if failure.code == holdfast_core::Code::ZS601 => {
+            let key = Half::Vault.key(config)?;
+            let ledger = Ledger::open(&Half::Vault.ledger(config), key, now())?;
+            ledger.append(draft(kind, operator(), body))?;
+            Ok(())
+        }
+        told => told.map(drop),
+    }
+}
+
+/// Makes the entry of a step.
+pub fn draft(kind: &str, by: holdfast_core::Principal, body: &Value) -> Draft {
+    let kind = match kind {
+        "recovery.rewritten" => "recovery.rewritten",
+        _ => "recovery.pointed",
+    };
+    let mut draft = Draft::new(kind, by, now());
+    for (name, value) in body.as_object().into_iter().flatten() {
+        draft = draft.with(name, value.clone());
+    }
+    draft
 }

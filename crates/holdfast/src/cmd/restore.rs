@@ -157,6 +157,14 @@ pub fn bring_back(
     let mut request = RestoreRequest::new(source, at, asked.into, asked.start);
     request.timeline = asked.moment.timeline;
     request.ways = asked.ways;
+    let (bar, progress) = progress(output);
+    let restored = holdfast_vault::restore(&reading.place, &request, &progress);
+    bar.finish_and_clear();
+    Ok(restored?)
+}
+
+/// Returns a progress bar and what moves it.
+pub(super) fn progress(output: Output) -> (ProgressBar, ProgressFn) {
     let bar = bar(output);
     let shown = bar.clone();
     let progress: ProgressFn = Arc::new(move |progress: Progress| {
@@ -169,9 +177,7 @@ pub fn bring_back(
             RestorePhase::Wal => "log",
         });
     });
-    let restored = holdfast_vault::restore(&reading.place, &request, &progress);
-    bar.finish_and_clear();
-    Ok(restored?)
+    (bar, progress)
 }
 
 pub(super) fn bar(output: Output) -> ProgressBar {

@@ -53,7 +53,7 @@ pub struct Add {
     #[arg(long, value_name = "REF")]
     guard_url: Option<String>,
     /// A directory to protect instead of a PostgreSQL cluster.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["vault_url", "guard_url", "synchronous"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["vault_url", "guard_url", "synchronous", "mirror"])]
     directory: Option<std::path::PathBuf>,
     /// Seconds from one restore point of a directory to the next.
     #[arg(
@@ -69,6 +69,9 @@ pub struct Add {
     /// Commits wait until the vault has them on disk: none is ever lost.
     #[arg(long)]
     synchronous: bool,
+    /// Keep a server of its own in step with it, which takes over in seconds.
+    #[arg(long)]
+    mirror: bool,
     /// What a provider calls a thing that carries it, such as `railway:volume:ID`; repeatable.
     #[arg(long = "resource", value_name = "KIND:NAME")]
     resources: Vec<String>,
@@ -128,6 +131,7 @@ impl Add {
             guard_url: self.guard_url.as_deref(),
             directory: directory.as_deref().map(|path| (path, self.every_s)),
             synchronous: self.synchronous,
+            mirror: self.mirror,
             ack: self.ack,
             resources: &self.resources,
             assertions: &self.assertions,
@@ -412,11 +416,15 @@ fn row(source: &SourceConfig, standing: Option<&Standing>) -> Vec<String> {
         }
         (None, None) => "-".to_owned(),
     };
+    let mirror = status.mirror.as_ref().map_or(String::new(), |mirror| {
+        let state = word(json!(mirror.state));
+        format!("; mirror {state}, {}, {:.1} s", mirror.lag, mirror.lag_s)
+    });
     vec![
         source.name.to_string(),
         state,
         mode,
-        format!("{}, {:.1} s", status.lag, status.lag_s),
+        format!("{}, {:.1} s{mirror}", status.lag, status.lag_s),
         proof,
         trouble,
     ]

@@ -32,6 +32,9 @@ pub struct SourceConfig {
     /// Whether commits wait until the vault has them on disk.
     #[serde(default)]
     pub synchronous: bool,
+    /// Whether the vault keeps a mirror of it; what `mirror` of `[vault]` says if absent.
+    #[serde(default)]
+    pub mirror: Option<bool>,
     /// Where the vault must have a position before the source is told so: `spool` or `repository`.
     #[serde(default)]
     pub ack: holdfast_vault::AckAt,

@@ -37,6 +37,8 @@ pub struct VaultConfig {
     pub point_every_mib: u64,
     /// Seconds from one restore point that stands on its own to the next.
     pub full_every_s: u64,
+    /// The vault keeps a mirror of every PostgreSQL source: a server each, and a copy of its data.
+    pub mirror: bool,
     /// How long everything is kept at least, such as `14d`; it can only grow.
     pub lock_for: Span,
     /// Files of the repository get the file system's immutable flag.
@@ -64,6 +66,7 @@ impl Default for VaultConfig {
             point_every_s: 3600,
             point_every_mib: 1024,
             full_every_s: 7 * 24 * 3600,
+            mirror: false,
             lock_for: LOCK_FOR,
             immutable: false,
             heartbeat_s: holdfast_vault::limits::HEARTBEAT.as_secs(),

@@ -118,7 +118,7 @@ impl Guards {
             "--json",
         ];
         if self.act.has_vault() {
-            args.extend(["--vault-url", &reference, "--synchronous"]);
+            args.extend(["--vault-url", &reference, "--synchronous", "--mirror"]);
         }
         if self.act != Act::Vault {
             args.extend(["--guard-url", &reference]);
@@ -347,9 +347,15 @@ impl Guards {
         let args = ["recover", SOURCE, "--at", &at, "--json"];
         let found = stage.ask("holdfast-recover", self.command(stage, &args), RECOVERED)?;
         let port = number_at(&found, "/server/port", "holdfast-recover")?;
+        let seconds = found.get("promoted_s").and_then(Value::as_f64);
+        let took = seconds.map_or(String::new(), |seconds| format!(" after {seconds:.1} s"));
+        let way = match found.get("way").and_then(Value::as_str) {
+            Some("mirror") => "its mirror",
+            _ => "a restore",
+        };
         stage.progress.say(
             "vault",
-            &format!("a server recovered to {at} listens on port {port}"),
+            &format!("a server recovered to {at} by {way} takes writes on port {port}{took}"),
         );
         u16::try_from(port).map_err(|_| Trouble::part("holdfast-recover", "its port is none"))
     }

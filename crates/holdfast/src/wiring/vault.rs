@@ -11,9 +11,10 @@ use holdfast_store::ledger::Ledger;
 use holdfast_store::object::Keys;
 use holdfast_vault::retention::{KeepRules, MarkRequest};
 use holdfast_vault::{
-    AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, Place,
-    PointsConfig, PostgresConfig, Reader, RetentionConfig, SourceConfig, SourceStatus, Vault,
-    VaultConfig, enable_synchronous, system_clock,
+    AckMode, Assertion, CaptureState, ConnectionUrl, DirectoryConfig, DrillConfig, MirrorConfig,
+    Place, PointsConfig, PostgresConfig, Reader, RecoverRequest, Recovered, RestoreTarget,
+    RetentionConfig, SourceConfig, SourceStatus, Vault, VaultConfig, enable_synchronous,
+    system_clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Request};
+use crate::cmd::recover;
 use crate::config::{self, Config};
 use crate::report::Failure;
 use crate::wiring::keys::{self, NewKeys};
@@ -117,6 +119,10 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
             every: Duration::from_secs(config.vault.point_every_s),
             full_every: Duration::from_secs(config.vault.full_every_s),
             log_bytes: config.vault.point_every_mib.saturating_mul(1 << 20),
+            mirrors: MirrorConfig {
+                sources: mirrored(config),
+                dir: None,
+            },
         },
         retention: RetentionConfig {
             lock_for: config.vault.lock_for,
@@ -142,6 +148,13 @@ fn drills(config: &Config) -> DrillConfig {
         dir: vault.drill_dir.as_ref().map(|dir| config.base.join(dir)),
         budget: Duration::from_secs(vault.drill_budget_s),
     }
+}
+
+/// Returns the sources that have a mirror.
+fn mirrored(config: &Config) -> BTreeSet<SourceName> {
+    let sources = config.sources.iter();
+    let with = sources.filter(|source| source.mirror.unwrap_or(config.vault.mirror));
+    with.map(|source| source.name.clone()).collect()
 }
 
 /// Returns the rules of every source.
@@ -203,6 +216,11 @@ impl Waiting {
     fn add(&self, source: SourceName) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         names.insert(source);
+    }
+
+    fn remove(&self, source: &SourceName) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.remove(source);
     }
 
     fn stand(&self, statuses: Vec<SourceStatus>) -> Vec<Standing> {
@@ -336,18 +354,26 @@ async fn synchronize(
     stop: CancellationToken,
 ) {
     let mut told = String::new();
+    // Which server was told so: after a recovery it is another one.
+    let mut done_at: Option<String> = None;
     loop {
-        let streams = vault
-            .status()
-            .iter()
-            .any(|status| status.source == source.name && status.state == CaptureState::Streaming);
+        let now = vault.source_now(&source.name).unwrap_or(source.clone());
+        let address = now.url.address();
+        let is_done = done_at.as_ref() == Some(&address);
+        let streams = !is_done
+            && vault.status().iter().any(|status| {
+                status.source == source.name && status.state == CaptureState::Streaming
+            });
+        if !is_done {
+            waiting.remove(&source.name);
+        }
         if streams {
-            match enable_synchronous(&source).await {
+            match enable_synchronous(&now).await {
                 Ok(done) => {
                     tracing::info!(source = %source.name, before = done.before, after = done.after,
                         "commits wait for the vault");
-                    waiting.add(source.name);
-                    return;
+                    waiting.add(source.name.clone());
+                    done_at = Some(address);
                 }
                 Err(error) => {
                     let text = holdfast_core::ErrorChain(&error).to_string();
@@ -363,6 +389,33 @@ async fn synchronize(
             () = tokio::time::sleep(SYNCHRONOUS_TRY_EVERY) => {}
         }
     }
+}
+
+/// What a recovery is asked for over the local API.
+#[derive(Deserialize)]
+struct Recovery {
+    source: SourceName,
+    at: String,
+    timeline: Option<u32>,
+}
+
+impl Recovery {
+    fn run(self, vault: &Vault) -> Result<Recovered, Failure> {
+        let request = RecoverRequest {
+            source: self.source,
+            at: self.at.parse::<RestoreTarget>()?,
+            timeline: self.timeline,
+        };
+        Ok(vault.recover(&request)?)
+    }
+}
+
+/// A step of a cut-over that is to be recorded.
+#[derive(Deserialize)]
+struct Noted {
+    kind: String,
+    by: holdfast_core::Principal,
+    body: Value,
 }
 
 async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Value, Failure> {
@@ -382,6 +435,28 @@ async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Va
                 )
             })?;
             serde_json::to_value(marked?)
+        }
+        "recovery.run" => {
+            let asked: Recovery = api::args(request)?;
+            let vault = vault.clone();
+            let recovered = tokio::task::spawn_blocking(move || asked.run(&vault)).await;
+            let recovered = recovered.map_err(|error| {
+                Failure::new(
+                    Code::ZS602,
+                    format!("the recovery ended by a defect: {error}"),
+                    "`holdfast source list` shows whether the mirror follows",
+                )
+            })?;
+            serde_json::to_value(recovered?)
+        }
+        "recovery.taken_up" => {
+            let source: SourceName = api::args(request)?;
+            serde_json::to_value(vault.take_up_move(&source))
+        }
+        "recovery.note" => {
+            let noted: Noted = api::args(request)?;
+            vault.note(recover::draft(&noted.kind, noted.by, &noted.body))?;
+            serde_json::to_value(true)
         }
         "way_back" => {
             let source: SourceName = api::args(request)?;

@@ -90,10 +90,13 @@ impl Capture {
     fn point_that_is_due(&self, schedule: &mut Schedule) -> Result<PointId, CaptureError> {
         self.heal()?;
         match self.newest_point()? {
-            Some(point) => match schedule.due(self, &point)? {
-                Due::Full => self.base(None),
-                Due::Next => self.next_point(&point),
-                Due::Nothing => Ok(point),
+            Some(point) => match self.sealed(schedule, &point)? {
+                Some(point) => Ok(point),
+                None => match schedule.due(self, &point)? {
+                    Due::Full => self.base(None),
+                    Due::Next => self.next_point(&point),
+                    Due::Nothing => Ok(point),
+                },
             },
             None => self.base(None),
         }

@@ -10,6 +10,7 @@ mod log;
 mod plan;
 mod read;
 mod schedule;
+mod seal;
 mod session;
 mod stream;
 
@@ -34,9 +35,9 @@ use crate::source::SourceError;
 use crate::spool::Cluster;
 use crate::standing::Busy;
 use crate::status::{PointReading, ReadingWay};
-use plan::{Job, Planner};
+use plan::{Job, Listing, Planner};
 use read::{Done, Reading};
-use session::{Ask, Ended, Session, Shape, Unable};
+use session::{Ask, Ended, Session, Shape, Unable, Whose};
 
 const CONTROL: &str = "global/pg_control";
 const STEP: &str = "take a restore point";
@@ -67,7 +68,7 @@ impl Capture {
         let Some(known) = parent.summary().postgres.clone() else {
             return Err(incomplete("the parent is of something else"));
         };
-        let session = match Session::open(&self.standing.config.url, &self.stop) {
+        let session = match Session::open(&self.standing.url(), &self.stop) {
             Ok(session) => session,
             // A role that may only replicate, or a server that lets it do nothing else.
             Err(CaptureError::Source(
@@ -88,7 +89,7 @@ impl Capture {
         parent: &Point,
         known: &PostgresPoint,
     ) -> Result<PointId, CaptureError> {
-        let began = Instant::now();
+        let (began, whose) = (Instant::now(), session.whose);
         let cluster = self.known_cluster()?;
         let found = session.shape.system_identifier;
         if found != cluster.system_identifier || found != known.system_identifier {
@@ -102,26 +103,34 @@ impl Capture {
         let _turn = self.budget.base(&self.stop);
         self.changes.begin();
         let start = session.begin()?;
+        if whose == Whose::Mirror && start.1 <= known.start_lsn {
+            return Err(incomplete("the mirror has no newer checkpoint"));
+        }
         self.changes_start(&cluster, start);
+        let tablespaces = match whose {
+            // On the mirror they are folders, and lie nowhere.
+            Whose::Mirror => known.tablespaces.clone(),
+            Whose::Source => session.tablespaces()?,
+        };
         let listing = session.list()?;
-        let tablespaces = session.tablespaces()?;
         let changes = self.changed_until(&cluster, known, start)?;
         let mut writer = self.begin_on(parent, &cluster, start, &tablespaces)?;
-        let links = tablespaces.into_iter();
-        let links = links.map(|one| (format!("pg_tblspc/{}", one.oid), one.location));
-        let links: BTreeMap<String, String> = links.collect();
-        let planner = Planner {
-            changes: &changes,
-            segment_blocks: session.shape.segment_blocks,
-            links: &links,
-        };
-        let mut jobs = planner.plan(&listing, parent.files())?;
-        jobs.retain(|job| job.path != CONTROL);
+        let jobs = jobs(&session, (&listing, tablespaces), &changes, parent)?;
         let done = self.read_jobs(&mut session, &mut writer, &busy, &jobs)?;
         put_control(&mut session, &mut writer)?;
         let shape = session.shape.clone();
-        let ended = session.end()?;
-        put_label(&mut writer, &ended, &shape, parent)?;
+        let mut ended = session.end()?;
+        // Blocks that were not read again may be as new as the parent's end.
+        ended.stop_lsn = ended.stop_lsn.max(known.stop_lsn);
+        match whose {
+            Whose::Mirror => read::put(
+                &mut writer,
+                "backup_label",
+                shape.file_mode,
+                ended.label.as_bytes(),
+            )?,
+            Whose::Source => put_label(&mut writer, &ended, &shape, parent)?,
+        }
         busy.says(format!(
             "restore point: waiting for the log up to {}",
             ended.stop_lsn
@@ -138,7 +147,11 @@ impl Capture {
             (start.1, ended.stop_lsn),
             (began, done.read),
         );
-        self.read_as(ReadingWay::ChangedBlocks, None, done.read);
+        let way = match whose {
+            Whose::Mirror => ReadingWay::Mirror,
+            Whose::Source => ReadingWay::ChangedBlocks,
+        };
+        self.read_as(way, None, done.read);
         Ok(point)
     }
 
@@ -256,6 +269,30 @@ impl Capture {
         let cluster = self.spool.cluster()?;
         cluster.ok_or_else(|| incomplete("the cluster is not known"))
     }
+}
+
+/// Decides what is read of each file.
+fn jobs(
+    session: &Session,
+    (listing, tablespaces): (&Listing, Vec<Tablespace>),
+    changes: &Changes,
+    parent: &Point,
+) -> Result<Vec<Job>, CaptureError> {
+    let links = tablespaces.into_iter();
+    let links = links.map(|one| (format!("pg_tblspc/{}", one.oid), one.location));
+    let links: BTreeMap<String, String> = links.collect();
+    let planner = Planner {
+        changes,
+        segment_blocks: session.shape.segment_blocks,
+        links: &links,
+    };
+    let mut jobs = planner.plan(listing, parent.files())?;
+    // What the mirror has of its own stays as the parent has it.
+    jobs.retain(|job| {
+        let is_own = session.whose == Whose::Mirror && files::is_of_mirror(&job.path);
+        job.path != CONTROL && !is_own
+    });
+    Ok(jobs)
 }
 
 /// Refuses to go on when all pages were given checksums, or lost them, while the server was stopped.

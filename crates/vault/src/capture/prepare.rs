@@ -50,7 +50,7 @@ impl Capture {
 
     /// Opens a replication connection to a server of a version that is understood.
     pub(super) fn connect(&self) -> Result<Connection, CaptureError> {
-        let url = &self.standing.config.url;
+        let url = &self.standing.url();
         let connection = Connection::open_until(url, Purpose::Replication, &self.stop)?;
         let major = connection.major();
         if !(MAJOR_MIN..=MAJOR_MAX).contains(&major) {

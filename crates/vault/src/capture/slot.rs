@@ -147,7 +147,7 @@ impl Capture {
             quote_literal(&name),
             quote_literal(crate::source::APPLICATION_NAME)
         );
-        let url = &self.standing.config.url;
+        let url = &self.standing.url();
         let asked = Connection::open_until(url, Purpose::Query, &self.stop)
             .and_then(|mut connection| connection.query(&sql, STEP));
         // What the role may not see is NULL and counts for nothing.
@@ -177,7 +177,7 @@ impl Capture {
             let read = format!("READ_REPLICATION_SLOT {}", quote_identifier(name));
             return connection.query(&read, STEP);
         }
-        let url = &self.standing.config.url;
+        let url = &self.standing.url();
         let sql = format!(
             "SELECT slot_type, restart_lsn::text AS restart_lsn FROM pg_replication_slots \
              WHERE slot_name = {}",

@@ -27,7 +27,7 @@ const STEP: &str = "stream";
 /// How a stream ended without an error.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The source left this timeline and goes on with another.
+    /// The source left this timeline, or is another server, and goes on with another.
     Timeline,
     /// We were told to stop.
     Stopped,
@@ -51,6 +51,8 @@ struct Stream<'a> {
     replied: Instant,
     heard: Instant,
     reply_due: bool,
+    /// Which server of the source this is.
+    generation: u64,
     /// Messages in a row that carry nothing.
     chatter: usize,
 }
@@ -86,6 +88,7 @@ impl Capture {
             replied: Instant::now(),
             heard: Instant::now(),
             reply_due: true,
+            generation: self.standing.generation(),
             chatter: 0,
         };
         let start = start_physical(&self.slot_name()?, from.start, from.timeline);
@@ -120,6 +123,10 @@ impl Stream<'_> {
 
     fn run(&mut self) -> Result<Ended, CaptureError> {
         loop {
+            if self.capture.standing.generation() != self.generation {
+                self.settle()?;
+                return Ok(Ended::Timeline);
+            }
             let mut frame = match self.next() {
                 Ok(frame) => frame,
                 Err(SourceError::Stopped { .. }) => {

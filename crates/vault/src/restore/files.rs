@@ -141,7 +141,7 @@ fn no_follow() -> i32 {
 }
 
 /// Makes a file as long as it shall be; what it gains reads as zeros.
-fn fit(file: &File, path: &Path, size: u64) -> Result<(), RestoreError> {
+pub(super) fn fit(file: &File, path: &Path, size: u64) -> Result<(), RestoreError> {
     match file.metadata().map(|metadata| metadata.len()) {
         Ok(length) if length == size => Ok(()),
         _ => file

@@ -40,6 +40,16 @@ pub fn restore(
 }
 
 /// As [`restore`], and returns how to get into the server without a password.
+pub(crate) fn restore_to_recover(
+    place: &Place,
+    request: &RestoreRequest,
+    progress: &ProgressFn,
+) -> Result<(Restored, Option<LocalServer>), RestoreError> {
+    outside::check(&request.into, place)?;
+    restore_locally(place, request, progress)
+}
+
+/// As [`restore`], without a look at where it goes, and returns how to get into the server without a password.
 pub(crate) fn restore_locally(
     place: &Place,
     request: &RestoreRequest,

@@ -20,7 +20,7 @@ use crate::limits;
 use crate::source::{Connection, ConnectionUrl, SslMode};
 
 /// The server's log, below the data directory.
-const LOG: &str = "holdfast.log";
+pub(super) const LOG: &str = "holdfast.log";
 /// How much of the end of a log goes into an error, in bytes.
 const LOG_TAIL_BYTES: u64 = 4096;
 /// The longest path of a local socket that every system takes, in bytes.
@@ -260,7 +260,7 @@ impl Promoted {
 }
 
 /// Returns the last lines of a file.
-fn tail(path: &Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();

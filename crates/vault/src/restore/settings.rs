@@ -121,9 +121,10 @@ const MINIMAL: &str = "# The source kept its settings elsewhere.\n\
     max_connections = 100\nmax_prepared_transactions = 256\n";
 
 /// The local socket lies in a folder that only the server's account can enter.
-const ADMITTED: &str = "# Written by holdfast: the roles and passwords are those of the source.\n\
+pub(super) const ADMITTED: &str = "# Written by holdfast: the roles and passwords are those of the source.\n\
     local all all trust\n\
-    host all all 127.0.0.1/32 md5\n";
+    host all all 127.0.0.1/32 md5\n\
+    host replication all 127.0.0.1/32 md5\n";
 
 /// Returns the settings that win over those of the source.
 fn settings(wanted: &Wanted<'_>, preload: &str) -> Vec<(&'static str, String)> {

@@ -32,7 +32,7 @@ pub(super) struct Made {
 ///
 /// # Source
 /// PostgreSQL 18, `commands/tablespace.h`, `xl_tblspc_create_rec`: object id, then the path and NUL.
-pub(super) fn read(record: &Record<'_>) -> Result<Option<String>, WalError> {
+pub(crate) fn read(record: &Record<'_>) -> Result<Option<String>, WalError> {
     if record.rmgr != TABLESPACES || record.info & OPERATION != CREATE {
         return Ok(None);
     }

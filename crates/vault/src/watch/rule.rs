@@ -141,6 +141,11 @@ impl Transactions {
         self.catalogs.insert(database, Catalogs { class, types });
     }
 
+    /// Returns where the newest mark on a database stands that may be about to go.
+    pub(super) fn newest_mark(&self) -> Option<Lsn> {
+        self.marks.back().map(|mark| mark.at)
+    }
+
     /// Returns the position from which everything that is still open can be followed anew.
     pub(super) fn open_since(&self) -> Option<Lsn> {
         self.doings.values().map(|doings| doings.first).min()

@@ -1,6 +1,6 @@
 //! Capture: base backups and the log, from real servers into spool and repository.
 
-mod churn;
+pub mod churn;
 mod damaged;
 mod full;
 mod hostile;

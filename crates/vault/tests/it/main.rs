@@ -21,6 +21,8 @@ mod kept;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod points;
 #[cfg(test)]
 mod repository;

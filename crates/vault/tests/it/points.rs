@@ -32,6 +32,8 @@ fn says(kept: &Kept, state: CaptureState, (flushed, lag): (Lsn, u64)) -> Running
         reading: None,
         proof: ProofStatus::default(),
         failed_points: Vec::new(),
+        mirror: None,
+        moved_to: None,
         busy: None,
     };
     Running {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use holdfast_core::Lsn;
+
 /// Bytes of the file that are looked at; the rest of its 8 KiB is zeros.
 pub const CONTROL_BYTES: usize = 512;
 
@@ -15,6 +17,45 @@ pub struct ControlFile {
     pub system_identifier: u64,
     /// Pages have checksums.
     pub checksums: bool,
+    /// Where recovery begins: that of the newest checkpoint, or of a standby's newest restartpoint.
+    pub redo: Lsn,
+    /// The timeline of that checkpoint.
+    pub timeline: u32,
+    /// A standby's files are not consistent before this position; zero otherwise.
+    pub minimum: Lsn,
+    /// Settings that a standby's must not be smaller than.
+    pub needs: Needs,
+}
+
+/// Settings of a primary that a standby's must not be smaller than.
+///
+/// # Source
+/// PostgreSQL 18, `access/transam/xlogrecovery.c`, `CheckRequiredParameterValues`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// `max_connections`
+    pub connections: u32,
+    /// `max_worker_processes`
+    pub workers: u32,
+    /// `max_wal_senders`
+    pub senders: u32,
+    /// `max_prepared_transactions`
+    pub prepared: u32,
+    /// `max_locks_per_transaction`
+    pub locks: u32,
+}
+
+impl Needs {
+    /// Returns them by their names.
+    pub fn settings(&self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.connections),
+            ("max_worker_processes", self.workers),
+            ("max_wal_senders", self.senders),
+            ("max_prepared_transactions", self.prepared),
+            ("max_locks_per_transaction", self.locks),
+        ]
+    }
 }
 
 /// Why bytes are not a control file.
@@ -50,6 +91,10 @@ impl ControlFile {
     /// |---|---|---|
     /// | 0 | 8 | system identifier, little-endian |
     /// | 8 | 4 | version of the file: 1300, 1700 or 1800 |
+    /// | 40 | 8 | where recovery from the newest checkpoint begins |
+    /// | 48 | 4 | its timeline |
+    /// | 136 | 8 | position before which the files are not consistent |
+    /// | 180 | 5 times 4 | settings that a standby needs |
     /// | 252 | 4 | version of the data checksums, 0 for none |
     /// | 288, from 1800 on 292 | 4 | CRC-32C of everything before |
     ///
@@ -75,9 +120,21 @@ impl ControlFile {
         if word(sum_at)? != crc32c::crc32c(covered) {
             return Err(ControlError::Torn);
         }
+        let long =
+            |at: usize| Ok(u64::from(word(at)?) | u64::from(word(at.saturating_add(4))?) << 32);
         Ok(Self {
-            system_identifier: u64::from(word(0)?) | u64::from(word(4)?) << 32,
+            system_identifier: long(0)?,
             checksums: word(CHECKSUMS_AT)? != 0,
+            redo: Lsn(long(40)?),
+            timeline: word(48)?,
+            minimum: Lsn(long(136)?),
+            needs: Needs {
+                connections: word(180)?,
+                workers: word(184)?,
+                senders: word(188)?,
+                prepared: word(192)?,
+                locks: word(196)?,
+            },
         })
     }
 }
@@ -106,6 +163,16 @@ mod tests {
                 let expected = ControlFile {
                     system_identifier: 0x0707_0707_0707_0707,
                     checksums: checksums == 1,
+                    redo: Lsn(0x0707_0707_0707_0707),
+                    timeline: 0x0707_0707,
+                    minimum: Lsn(0x0707_0707_0707_0707),
+                    needs: Needs {
+                        connections: 0x0707_0707,
+                        workers: 0x0707_0707,
+                        senders: 0x0707_0707,
+                        prepared: 0x0707_0707,
+                        locks: 0x0707_0707,
+                    },
                 };
                 assert_eq!(ControlFile::parse(&bytes[..CONTROL_BYTES]), Ok(expected));
             }

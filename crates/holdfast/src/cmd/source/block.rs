@@ -24,6 +24,8 @@ pub struct Block<'a> {
     pub directory: Option<(&'a str, u64)>,
     /// Whether commits wait.
     pub synchronous: bool,
+    /// The vault keeps a mirror of it.
+    pub mirror: bool,
     /// Where the vault must have a position before the source is told so.
     pub ack: AckAt,
     /// What providers call its carriers.
@@ -53,6 +55,9 @@ pub fn write(block: &Block<'_>) -> String {
     }
     if block.synchronous {
         text.push_str("synchronous = true\n");
+    }
+    if block.mirror {
+        text.push_str("mirror = true\n");
     }
     if block.ack != AckAt::Spool {
         text.push_str(&format!("ack = {}\n", string(&block.ack.to_string())));
@@ -188,6 +193,7 @@ mod tests {
             directory: None,
             ack: AckAt::Repository,
             synchronous: true,
+            mirror: true,
             resources: &["railway:volume:1".to_owned()],
             assertions: &assertions,
         });
@@ -196,5 +202,6 @@ mod tests {
         assert_eq!(source.environment, "pro\"duction");
         assert_eq!(source.assertions, assertions);
         assert!(source.synchronous);
+        assert_eq!(source.mirror, Some(true));
     }
 }

@@ -90,6 +90,21 @@ pub(super) fn is_made_anew(path: &str) -> bool {
     matches!(path, "backup_label" | "backup_manifest" | "tablespace_map")
 }
 
+/// Tells whether a mirror has this file as its own: its settings are not those of the source.
+pub(super) fn is_of_mirror(path: &str) -> bool {
+    let is_setting = matches!(
+        path,
+        "postgresql.conf" | "postgresql.auto.conf" | "pg_hba.conf" | "pg_ident.conf"
+    );
+    let is_ours = path.starts_with("holdfast") || path.starts_with(".sockets");
+    is_setting
+        || is_ours
+        || matches!(
+            path,
+            "standby.signal" | "recovery.signal" | "backup_label.old"
+        )
+}
+
 /// Tells what a file is. `is_unlogged` knows what [`unlogged`] found.
 pub(super) fn kind(path: &str, is_unlogged: impl Fn(Relation) -> bool) -> Kind {
     let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));

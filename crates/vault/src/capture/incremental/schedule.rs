@@ -25,10 +25,11 @@ pub(in crate::capture) struct Schedule {
 }
 
 #[derive(Clone)]
-struct Newest {
+pub(super) struct Newest {
     point: PointId,
-    began: Timestamp,
-    stop_lsn: Lsn,
+    pub(super) began: Timestamp,
+    pub(super) start_lsn: Lsn,
+    pub(super) stop_lsn: Lsn,
     segment_bytes: u64,
     /// When the last full one of its line began.
     full_began: Timestamp,
@@ -41,13 +42,8 @@ impl Schedule {
         capture: &Capture,
         point: &PointId,
     ) -> Result<Due, CaptureError> {
-        let known = self.newest.take().filter(|newest| newest.point == *point);
-        let newest = match known {
-            Some(newest) => newest,
-            None => match read(capture, point)? {
-                Some(newest) => newest,
-                None => return Ok(Due::Nothing),
-            },
+        let Some(newest) = self.newest(capture, point)? else {
+            return Ok(Due::Nothing);
         };
         let (flushed, is_wanted) = {
             let facts = capture.standing.facts();
@@ -57,8 +53,23 @@ impl Schedule {
             Due::Nothing if is_wanted => Due::Next,
             due => due,
         };
-        self.newest = Some(newest);
         Ok(due)
+    }
+
+    /// Returns what the newest restore point says.
+    pub(super) fn newest(
+        &mut self,
+        capture: &Capture,
+        point: &PointId,
+    ) -> Result<Option<Newest>, CaptureError> {
+        let is_known = self
+            .newest
+            .as_ref()
+            .is_some_and(|newest| newest.point == *point);
+        if !is_known {
+            self.newest = read(capture, point)?;
+        }
+        Ok(self.newest.clone())
     }
 }
 
@@ -83,6 +94,7 @@ fn read(capture: &Capture, point: &PointId) -> Result<Option<Newest>, CaptureErr
     Ok(Some(Newest {
         point: newest.point.clone(),
         began: newest.began,
+        start_lsn: postgres.start_lsn,
         stop_lsn: postgres.stop_lsn,
         segment_bytes: u64::from(postgres.segment_bytes),
         full_began: full.began,
@@ -129,6 +141,7 @@ mod tests {
         let newest = Newest {
             point: PointId::from_random([0; PointId::RANDOM_BYTES]),
             began: Timestamp(100 * HOUR - age),
+            start_lsn: Lsn(0x0200_0028),
             stop_lsn: Lsn(0x0210_0000),
             segment_bytes: 16 << 20,
             full_began: Timestamp(100 * HOUR - full_age),
@@ -137,6 +150,7 @@ mod tests {
             every: Duration::from_secs(3600),
             full_every: Duration::from_secs(24 * 3600),
             log_bytes: 1 << 30,
+            ..PointsConfig::default()
         };
         decide(
             &newest,

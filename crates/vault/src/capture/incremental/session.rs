@@ -75,10 +75,20 @@ pub(super) struct Ended {
     pub(super) map: String,
 }
 
+/// Whose files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The mirror's: a standby, with settings of its own.
+    Mirror,
+    /// The source's.
+    Source,
+}
+
 /// A session in which a backup can be begun. Dropped, it ends the backup without a result.
 pub(super) struct Session {
     connection: Connection,
     pub(super) shape: Shape,
+    pub(super) whose: Whose,
 }
 
 impl Session {
@@ -98,7 +108,26 @@ impl Session {
             return Ok(Err(Unable::Recovery));
         }
         let shape = shape(&facts)?;
-        Ok(Ok(Self { connection, shape }))
+        let whose = Whose::Source;
+        Ok(Ok(Self {
+            connection,
+            shape,
+            whose,
+        }))
+    }
+
+    /// Begins with a connection to the mirror, whose superuser we are.
+    pub(super) fn of_mirror(mut connection: Connection) -> Result<Self, CaptureError> {
+        connection.query(PATIENT, BEGIN)?;
+        let facts = connection.query(FACTS, BEGIN)?;
+        if facts.value("recovery") != Some("t") {
+            return Err(SourceError::nonsense(BEGIN, "the mirror does not follow").into());
+        }
+        Ok(Self {
+            shape: shape(&facts)?,
+            connection,
+            whose: Whose::Mirror,
+        })
     }
 
     /// Puts the source into backup mode and returns where replay must begin, and its timeline.
@@ -113,6 +142,14 @@ impl Session {
             .connection
             .query_within(sql, BEGIN, limits::BASE_SILENCE)?;
         let start = lsn(&reply, BEGIN)?;
+        if self.whose == Whose::Mirror {
+            // A standby begins at its newest restartpoint.
+            let sql = "SELECT timeline_id FROM pg_control_checkpoint()";
+            let reply = self.connection.query(sql, BEGIN)?;
+            let timeline = reply.single().and_then(|text| text.parse().ok());
+            let none = || SourceError::nonsense(BEGIN, "no timeline");
+            return Ok((timeline.ok_or_else(none)?, start));
+        }
         let sql = format!("SELECT pg_walfile_name('{start}') AS name");
         let reply = self.connection.query(&sql, BEGIN)?;
         let timeline = reply
@@ -140,6 +177,7 @@ impl Session {
     pub(super) fn list(&mut self) -> Result<Listing, CaptureError> {
         let major = self.connection.major();
         let sql = LISTING.replace("MAJOR", &major.to_string());
+        let is_mirror = self.whose == Whose::Mirror;
         let mut listing = BTreeMap::new();
         self.rows(&sql, LIST, &mut |values| {
             let text = |at: usize| {
@@ -152,7 +190,8 @@ impl Session {
             let path = text(0).ok_or_else(bad)?;
             let clean = holdfast_wire::pg::basebackup::relative_path(path.as_bytes())
                 .map_err(|error| SourceError::nonsense(LIST, error))?;
-            if files::lies_in_emptied(&clean) {
+            let is_own = is_mirror && files::is_of_mirror(&clean);
+            if is_own || files::lies_in_emptied(&clean) {
                 return Ok(());
             }
             let listed = if text(2) == Some("t") {

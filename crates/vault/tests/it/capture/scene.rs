@@ -37,6 +37,8 @@ pub struct Scene {
     /// Sources beside the one that is named where the vault is run.
     pub more: Vec<SourceConfig>,
     pub clock: Clock,
+    /// When restore points are taken, and by which mirrors.
+    pub points: PointsConfig,
 }
 
 /// A vault that runs inside the test.
@@ -64,6 +66,7 @@ impl Scene {
             ack: AckAt::Spool,
             more: Vec::new(),
             clock: system_clock(),
+            points: PointsConfig::default(),
         }
     }
 
@@ -122,7 +125,7 @@ impl Scene {
                 every: Duration::from_secs(24 * 3600),
                 ..DrillConfig::default()
             },
-            points: PointsConfig::default(),
+            points: self.points.clone(),
             retention: RetentionConfig::default(),
         };
         Vault::open(config, ledger, key, clock).unwrap()
