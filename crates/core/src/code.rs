@@ -151,6 +151,7 @@ codes! {
     ZI321 "what changed since the newest restore point cannot be read",
     ZI390 "a table lost most of its rows",
     ZI391 "a drill's entry in the ledger and its proof do not agree",
+    ZI371 "the record of a clone cannot be believed",
     ZI331 "the disk does not have what was restored to it",
     ZL301 "the source refused the password",
     ZL302 "the source does not admit replication",
@@ -162,6 +163,10 @@ codes! {
     ZS311 "the vault's replication slot is in use",
     ZS312 "the repository's disk is kept for the log",
     ZS331 "the disk has no room for the restore",
+    ZS371 "a clone's server refuses what makes it one",
+    ZS372 "the folder of clones cannot be used",
+    ZS373 "a clone does not answer",
+    ZS374 "a clone's server does not come into service",
     ZS340 "the directory cannot be read",
     ZS320 "a restore point cannot be built on the newest one",
     ZU301 "a setting of the source is missing",
@@ -174,6 +179,9 @@ codes! {
     ZU331 "another restore was begun in the directory",
     ZU332 "the older copy cannot be used",
     ZU390 "there is no loss of rows to accept",
+    ZU371 "there would be more of clones than there may be",
+    ZU372 "there is no such clone",
+    ZU373 "the clone is not in a state in which that can be done",
     ZU340 "the directory holds what the vault keeps",
 
     // vault: retention and the one writer

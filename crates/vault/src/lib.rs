@@ -12,6 +12,7 @@
 //! - A [`holdfast_core::Proof`] is made in the drill and nowhere else.
 
 mod capture;
+pub mod clone;
 pub mod config;
 pub mod drill;
 pub mod engine;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::Lsn;
+use holdfast_core::{ByteCount, Lsn};
 
 /// How long connecting to a source may take.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -328,3 +328,29 @@ pub const KEY_CHECK_BYTES: usize = 64 << 10;
 pub const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How long after its start a vault looks at locks for the first time: capture comes first.
 pub const LOCKS_FIRST: Duration = Duration::from_secs(10);
+/// How many clones there may be at once.
+pub const CLONES: usize = 20;
+/// What one clone may take of the disk.
+pub const CLONE_DISK: ByteCount = ByteCount(64 << 30);
+/// What one clone's processes may take of the memory.
+pub const CLONE_MEMORY: ByteCount = ByteCount(1 << 30);
+/// How long a clone lives when nobody says.
+pub const CLONE_TTL: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long one may live at most.
+pub const CLONE_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The largest record of a clone that is read, in bytes: what was disabled is listed in it.
+pub const CLONE_RECORD_BYTES: usize = 16 << 20;
+/// How long a clone's server may take to stop before it is stopped more firmly.
+pub const CLONE_STOP: Duration = Duration::from_secs(20);
+/// How long a clone's server gets to end its processes when nothing of it is needed any more.
+pub const CLONE_QUIT: Duration = Duration::from_secs(2);
+/// How often a clone's server is looked at while it stops.
+pub const CLONE_POLL: Duration = Duration::from_millis(5);
+/// How long a clone's server may take to admit its own roles alone.
+pub const CLONE_RELOAD: Duration = Duration::from_secs(10);
+/// Threads that pass bytes on to a clone's server.
+pub const CLONE_FORWARD_THREADS: usize = 2;
+/// Connections that are passed on at once.
+pub const CLONE_CONNECTIONS: usize = 128;
+/// How often a clone is opened again after its process has ended by itself.
+pub const CLONE_REOPENED: u32 = 5;

@@ -46,13 +46,16 @@ pub(crate) use directory::write as write_directory;
 pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
 pub use export::{ExportRequest, ExportTo, Exported, export};
+pub(crate) use files::own;
 pub use ground::{Came, ReadBack, Ways};
 pub use names::{NamedPoint, named_points};
-pub(crate) use programs::{Programs, command};
+pub(crate) use programs::{Programs, command, owner};
 pub use run::restore;
-pub(crate) use run::{restore_locally, restore_to_recover};
+pub(crate) use run::{lay_down, restore_locally, restore_to_recover};
 pub(crate) use server::{LocalServer, tail};
+pub(crate) use settings::preloaded;
 pub(crate) use standby::{Standby, aim, lay};
+pub(crate) use superuser::names as superusers;
 pub use target::RestoreTarget;
 pub use verify::{Verified, VerifiedPages};
 

@@ -44,9 +44,20 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// What a section names, for every system or for some.
 fn names(manifest: &Table, section: &str) -> Vec<String> {
-    let table = manifest.get(section).and_then(|value| value.as_table());
-    table.into_iter().flat_map(Table::keys).cloned().collect()
+    let found = tables(manifest, section);
+    found.flat_map(Table::keys).cloned().collect()
+}
+
+/// The tables of a section: the one of every system, and those of some.
+pub fn tables<'a>(manifest: &'a Table, section: &'a str) -> impl Iterator<Item = &'a Table> {
+    let of_some = manifest.get("target").and_then(|value| value.as_table());
+    let of_some = of_some.into_iter().flat_map(Table::values);
+    let of_some = of_some.filter_map(|value| value.as_table());
+    std::iter::once(manifest)
+        .chain(of_some)
+        .filter_map(move |table| table.get(section)?.as_table())
 }
 
 /// The first line that declares the dependency.
@@ -72,7 +83,10 @@ mod tests {
                 "Cargo.toml",
                 "[workspace.dependencies]\na-b = \"1\"\nc = \"1\"\nd = \"1\"\n",
             ),
-            ("crates/x/Cargo.toml", "[dependencies]\na-b = {}\nc = {}\n"),
+            (
+                "crates/x/Cargo.toml",
+                "[target.'cfg(unix)'.dependencies]\na-b = {}\n[dependencies]\nc = {}\n",
+            ),
             ("crates/x/src/lib.rs", "use a_b::C; // c::D\n"),
         ]);
         let findings = check(&tree);

@@ -3,7 +3,7 @@
 use toml::Table;
 
 use super::Finding;
-use super::dependencies::line_of;
+use super::dependencies::{line_of, tables};
 use crate::tree::{File, Tree};
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -71,11 +71,9 @@ fn breaches(package: &str, room: &Room, dependency: &str) -> Vec<String> {
     texts
 }
 
-fn names<'a>(manifest: &'a Table, section: &str) -> impl Iterator<Item = &'a str> {
-    let table = manifest.get(section).and_then(|value| value.as_table());
-    table
-        .into_iter()
-        .flat_map(|table| table.keys())
+fn names<'a>(manifest: &'a Table, section: &'a str) -> impl Iterator<Item = &'a str> {
+    tables(manifest, section)
+        .flat_map(Table::keys)
         .map(String::as_str)
 }
 
@@ -189,6 +187,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("askama", &["rental"]),
     ("aws-lc-rs", &["holdfast-store"]),
     ("axum", &["rental"]),
+    ("landlock", &["holdfast-vault"]),
+    ("nix", &["holdfast-vault"]),
     ("cedar-policy", &["holdfast-judge"]),
     (
         "clap",

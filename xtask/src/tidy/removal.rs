@@ -70,6 +70,10 @@ const LISTED: &[(&str, &str)] = &[
         "the folder that the probe has just made for itself, with the object that it tries",
     ),
     (
+        "crates/vault/src/clone/folder.rs",
+        "the one folder that was made for a clone, known by name, lock, device and inode",
+    ),
+    (
         "crates/vault/src/drill/folder.rs",
         "the one folder that the drill made, known by name, device and inode",
     ),

@@ -32,7 +32,7 @@ const LEFT_OUT: [&str; 10] = [
 
 /// Who owns what is written: user and group, or whoever we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner(pub(super) Option<(u32, u32)>);
+pub(crate) struct Owner(pub(crate) Option<(u32, u32)>);
 
 /// Makes the directory of a restore: absent before, or empty.
 pub(super) fn make_directory(path: &Path, owner: Owner) -> Result<(), RestoreError> {
@@ -164,7 +164,7 @@ pub(super) fn forget_notes(directory: &Path) -> Result<(), RestoreError> {
 }
 
 /// Gives a path to the owner.
-pub(super) fn own(path: &Path, owner: Owner) -> Result<(), RestoreError> {
+pub(crate) fn own(path: &Path, owner: Owner) -> Result<(), RestoreError> {
     match owner.0 {
         Some((user, group)) => {
             chown(path, Some(user), Some(group)).map_err(|source| failed("give away", path, source))

@@ -62,7 +62,7 @@ fn read_account(line: &str, wanted: &str) -> Option<Account> {
 }
 
 /// Returns who shall own restored files.
-pub(super) fn owner(account: Option<&Account>) -> Owner {
+pub(crate) fn owner(account: Option<&Account>) -> Owner {
     Owner(account.map(|account| (account.user, account.group)))
 }
 
@@ -188,6 +188,11 @@ impl Programs {
             check_reach(account, directory)?;
         }
         find(config, major, account)
+    }
+
+    /// Tells whether it finds a library.
+    pub(crate) fn has_library(&self, name: &str) -> bool {
+        super::settings::is_installed(name, &self.libraries())
     }
 
     /// Returns the folders in which this PostgreSQL looks for libraries.

@@ -56,7 +56,73 @@ pub(crate) fn restore_locally(
     progress: &ProgressFn,
 ) -> Result<(Restored, Option<LocalServer>), RestoreError> {
     let clock = Watch::start(progress, request.pace.clone());
+    let admit = |_| Ok::<(), RestoreError>(());
+    let laid = lay(place, request, &clock, admit)?;
+    let Laid {
+        mut restored,
+        programs,
+        major,
+        port,
+        sockets,
+    } = laid;
+    if request.start == Start::No {
+        sync(&request.into)?;
+        files::forget_notes(&request.into)?;
+        return Ok((restored, None));
+    }
+    // From here on the directory is the server's, and no restore writes into it again.
+    files::forget_notes(&request.into)?;
+    let starting = server::start(&request.into, &programs, (major, request.life))?;
+    let local = serve(starting, (&sockets, port), &clock)?;
+    restored.promoted_s = Some(clock.seconds());
+    restored.server = Some(ServerAddress {
+        host: "127.0.0.1".to_owned(),
+        port,
+        pid: local.pid,
+        log: local.log.clone(),
+    });
+    Ok((restored, Some(local)))
+}
+
+/// Files, log and settings that a server can be started on.
+struct Laid {
+    restored: Restored,
+    programs: Programs,
+    major: u32,
+    port: u16,
+    sockets: PathBuf,
+}
+
+/// Brings everything that a server recovers with to the target, and starts none.
+///
+/// `admit` is told what it will take before a byte is written.
+pub(crate) fn lay_down<E: From<RestoreError>>(
+    place: &Place,
+    request: &RestoreRequest,
+    progress: &ProgressFn,
+    admit: impl Fn(ByteCount) -> Result<(), E>,
+) -> Result<(Restored, Programs, u32), E> {
+    outside::check(&request.into, place)?;
+    let laid = lay(
+        place,
+        request,
+        &Watch::start(progress, request.pace.clone()),
+        admit,
+    )?;
+    files::forget_notes(&request.into)?;
+    Ok((laid.restored, laid.programs, laid.major))
+}
+
+fn lay<E: From<RestoreError>>(
+    place: &Place,
+    request: &RestoreRequest,
+    clock: &Watch,
+    admit: impl Fn(ByteCount) -> Result<(), E>,
+) -> Result<Laid, E> {
     let (plan, begun) = plan(place, request)?;
+    admit(ByteCount(
+        plan.base.bytes.0.saturating_add(plan.log_bytes()),
+    ))?;
     let major = plan.base.major;
     let programs = choose_programs(place, request, major)?;
     let port = match request.start {
@@ -66,8 +132,8 @@ pub(crate) fn restore_locally(
     let owner = programs::owner(programs.account.as_ref());
     let mut ground = Ground::new(&request.into, owner, &request.ways);
     ground.is_resumed = begun;
-    let (bytes, brought) = write(&plan, request, &ground, &clock)?;
-    let verified = read_back(&plan, request, &ground, &clock)?;
+    let (bytes, brought) = write(&plan, request, &ground, clock)?;
+    let verified = read_back(&plan, request, &ground, clock)?;
     let sockets = match request.is_portable {
         true => PathBuf::new(),
         false => server::socket_folder(&request.into, &programs)?,
@@ -86,7 +152,7 @@ pub(crate) fn restore_locally(
     let files_s = clock.seconds();
     let mut notes = plan.notes.clone();
     notes.extend(ends_before(&plan, stop, &brought));
-    let mut restored = Restored {
+    let restored = Restored {
         source: request.source.clone(),
         point: plan.base.point.clone(),
         at: request.at.to_string(),
@@ -103,23 +169,13 @@ pub(crate) fn restore_locally(
         promoted_s: None,
         server: None,
     };
-    if request.start == Start::No {
-        sync(&request.into)?;
-        files::forget_notes(&request.into)?;
-        return Ok((restored, None));
-    }
-    // From here on the directory is the server's, and no restore writes into it again.
-    files::forget_notes(&request.into)?;
-    let starting = server::start(&request.into, &programs, (major, request.life))?;
-    let local = serve(starting, (&sockets, port), &clock)?;
-    restored.promoted_s = Some(clock.seconds());
-    restored.server = Some(ServerAddress {
-        host: "127.0.0.1".to_owned(),
+    Ok(Laid {
+        restored,
+        programs,
+        major,
         port,
-        pid: local.pid,
-        log: local.log.clone(),
-    });
-    Ok((restored, Some(local)))
+        sockets,
+    })
 }
 
 /// Returns where the server of a restore will run.

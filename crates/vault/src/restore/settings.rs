@@ -275,6 +275,24 @@ fn preload(main: &str, auto: &str, libraries: &[std::path::PathBuf]) -> String {
     kept.join(",")
 }
 
+/// Returns the libraries that a source has named anywhere to be loaded at start.
+pub(crate) fn preloaded(directory: &Path) -> Result<Vec<String>, RestoreError> {
+    let mut names: Vec<String> = Vec::new();
+    for file in [MAIN, AUTO] {
+        let text = read(&directory.join(file))?;
+        for line in text.lines() {
+            let value = setting(line, "shared_preload_libraries").unwrap_or_default();
+            let each = value.split(',').map(|name| name.trim().trim_matches('"'));
+            for name in each.filter(|name| !name.is_empty()) {
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// Tells whether a library runs jobs of its own accord.
 fn is_job(library: &str) -> bool {
     let name = library.rsplit('/').next().unwrap_or(library);
@@ -284,7 +302,7 @@ fn is_job(library: &str) -> bool {
     )
 }
 
-fn is_installed(library: &str, libraries: &[std::path::PathBuf]) -> bool {
+pub(super) fn is_installed(library: &str, libraries: &[std::path::PathBuf]) -> bool {
     let name = library
         .trim_start_matches("$libdir/")
         .trim_end_matches(".so");

@@ -17,7 +17,7 @@ const NAME_BYTES: usize = 64;
 const PAGE_BYTES: usize = 8192;
 
 /// Returns the names that the first role has or had; the live one is among them.
-pub(super) fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let global = directory.join("global");
     let map = fs::read(global.join("pg_filenode.map")).unwrap_or_default();
     let Some(file) = mapped(&map, ROLES) else {

@@ -10,6 +10,7 @@ use holdfast_core::{Digest, Lsn, PointId};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{Installation, Server};
 use holdfast_testing::signals::{self, Signal};
+use holdfast_vault::clone::ThinClone;
 use holdfast_vault::{
     EngineStart, FileEntry, FileKind, FileMeta, Place, PointEnd, PointStart, PointWriter,
     PostgresConfig, PostgresStart, Repository, RepositoryError, RestoreError, RestoreRequest,
@@ -300,6 +301,13 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// Opens a clone.
+    pub fn open_clone(&self, request: &holdfast_vault::clone::CloneRequest) -> ThinClone {
+        holdfast_vault::clone::open(&self.place(), request, &quiet()).unwrap()
+    }
+}
+
 /// Tells nobody.
 pub fn quiet() -> holdfast_vault::ProgressFn {
     Arc::new(|_| {})
@@ -396,6 +404,17 @@ pub fn execute(url: &str, sql: &str) {
         drop(client);
         let _ = driver.await;
     });
+}
+
+pub fn try_execute(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
+    block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+        let driver = tokio::spawn(connection);
+        let done = client.batch_execute(sql).await;
+        drop(client);
+        let _ = driver.await;
+        done
+    })
 }
 
 pub fn ask(url: &str, sql: &str) -> String {

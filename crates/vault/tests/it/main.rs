@@ -5,6 +5,8 @@ mod bucket;
 #[cfg(test)]
 mod capture;
 #[cfg(test)]
+mod clone;
+#[cfg(test)]
 mod directory;
 #[cfg(test)]
 mod drill;

@@ -1,0 +1,129 @@
+//! The clones that there are: their folders say it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use holdfast_core::ByteCount;
+
+use super::folder::{self, CloneFolder};
+use super::open::{ThinClone, boot};
+use super::record::CloneState;
+use super::{CloneError, CloneId, CloneRequest, CloneShown, ClonesConfig, data, processes};
+use crate::limits;
+use crate::restore::{Place, ProgressFn};
+
+/// A clone that has a folder.
+#[derive(Debug)]
+pub struct Listed {
+    /// What it is called.
+    pub id: CloneId,
+    /// Whether somebody serves it.
+    pub is_served: bool,
+    /// How it is, or why that cannot be told.
+    pub shown: Result<CloneShown, CloneError>,
+}
+
+/// Returns the clones that there are, in the order of their names.
+#[must_use]
+pub fn clones(clones: &ClonesConfig) -> Vec<Listed> {
+    let ids = folder::ids(&clones.dir);
+    ids.into_iter().map(|id| listed(&clones.dir, id)).collect()
+}
+
+/// Returns one clone.
+///
+/// # Errors
+/// [`CloneError::Unknown`] when there is none of that name, and [`CloneError::Record`].
+pub fn find(clones: &ClonesConfig, id: &str) -> Result<Listed, CloneError> {
+    let unknown = || CloneError::Unknown(id.chars().take(80).collect());
+    let id: CloneId = id.parse().map_err(|_| unknown())?;
+    match clones.dir.join(id.as_str()).is_dir() {
+        true => Ok(listed(&clones.dir, id)),
+        false => Err(unknown()),
+    }
+}
+
+fn listed(root: &Path, id: CloneId) -> Listed {
+    let path = root.join(id.as_str());
+    let shown = folder::read(root, &id).map(|record| {
+        let data = path.join("data");
+        let disk = ByteCount(folder::occupied(&data));
+        record.shown(&path, (disk, ByteCount(processes::memory(&data))))
+    });
+    Listed {
+        is_served: !matches!(CloneFolder::take(root, &id), Ok(Some(_))),
+        shown,
+        id,
+    }
+}
+
+/// Removes a clone that nobody serves; `false` when somebody does.
+///
+/// # Errors
+/// [`CloneError::Record`] when its folder does not say that it is a clone's: then it stays.
+pub fn remove(clones: &ClonesConfig, id: &CloneId) -> Result<bool, CloneError> {
+    let Some(folder) = CloneFolder::take(&clones.dir, id)? else {
+        return Ok(false);
+    };
+    let record = folder::read(&clones.dir, id)?;
+    folder::remove_sockets(&record, folder.path());
+    folder.remove().map(|()| true)
+}
+
+/// Opens a clone again that nobody serves; `None` when somebody does.
+///
+/// What was written in it is there, as after a crash of its server. What was not open yet, and was
+/// interrupted by a restart of the machine, is brought anew.
+///
+/// # Errors
+/// [`CloneError`]; its folder then stays, and says why.
+pub fn reopen(
+    place: &Place,
+    clones: &ClonesConfig,
+    id: &CloneId,
+    progress: &ProgressFn,
+) -> Result<Option<ThinClone>, CloneError> {
+    let began = Instant::now();
+    let Some(folder) = CloneFolder::take(&clones.dir, id)? else {
+        return Ok(None);
+    };
+    let mut record = folder::read(&clones.dir, id)?;
+    processes::end(&folder.data());
+    let is_new = match record.state {
+        CloneState::Filling => true,
+        CloneState::Recovering => record.boot != boot(),
+        CloneState::Halted | CloneState::Open => false,
+    };
+    record.reopened = record.reopened.saturating_add(1);
+    if record.reopened > limits::CLONE_REOPENED {
+        return Err(CloneError::State {
+            id: id.clone(),
+            what: "opened again",
+            why: format!(
+                "it was {} times, and ended each time",
+                limits::CLONE_REOPENED
+            ),
+        });
+    }
+    if is_new {
+        folder.clear()?;
+        record.state = CloneState::Filling;
+    }
+    folder.write(&record)?;
+    let mut request = CloneRequest::new(
+        clones.clone(),
+        record.source.clone(),
+        record.at.parse().map_err(CloneError::Restore)?,
+    );
+    request.timeline = record.timeline;
+    let mut clone = ThinClone::of(folder, record, began);
+    clone.leave();
+    match is_new {
+        true => clone.fill(place, &request, progress)?,
+        false => {
+            let ground = data::again(place, &clone.data())?;
+            clone.launch(&ground, progress)?;
+        }
+    }
+    Ok(Some(clone))
+}
