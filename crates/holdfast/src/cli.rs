@@ -55,6 +55,9 @@ impl Shared {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Restore points as running servers that reach nothing but themselves
+    #[command(subcommand)]
+    Clone(cmd::clone::Clone),
     /// Prove restore points by restoring them
     #[command(subcommand)]
     Drill(cmd::drill::Drill),
@@ -126,6 +129,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, shared: &Shared, output: Output) -> Done {
     match command {
+        Command::Clone(command) => command.run(shared, output),
         Command::Drill(command) => command.run(shared, output),
         Command::Export(command) => command.run(shared, output),
         Command::Freeze(command) => command.run(shared, output),

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod clone;
 pub mod drill;
 pub mod expire;
 pub mod export;

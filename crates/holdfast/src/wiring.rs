@@ -1,6 +1,7 @@
 //! How the rooms are put together: folders, keys, clients, the two halves.
 
 pub mod access;
+pub mod clones;
 pub mod guard;
 pub mod keys;
 pub mod recovery;

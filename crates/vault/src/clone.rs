@@ -27,6 +27,7 @@ mod record;
 mod registry;
 mod server;
 mod settings;
+mod standing;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub use id::CloneId;
 pub use open::{ThinClone, open};
 pub use record::{CloneRecord, CloneShown, CloneState, Took};
 pub use registry::{Listed, clones, find, remove, reopen};
+pub use standing::{Standing, prepare};
 
 /// Where clones live and what they may take.
 #[derive(Clone, Debug, PartialEq, Eq)]

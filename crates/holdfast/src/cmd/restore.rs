@@ -1,7 +1,7 @@
 //! `holdfast restore`: a restore point into a new directory.
 
 mod directory;
-pub(super) mod target;
+pub(in crate::cmd) mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -180,7 +180,7 @@ pub(super) fn progress(output: Output) -> (ProgressBar, ProgressFn) {
     (bar, progress)
 }
 
-pub(super) fn bar(output: Output) -> ProgressBar {
+pub(in crate::cmd) fn bar(output: Output) -> ProgressBar {
     let bar = ProgressBar::new(0);
     if !output.draws() {
         bar.set_draw_target(ProgressDrawTarget::hidden());

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use holdfast_store::object::s3::Addressing;
+use holdfast_vault::limits;
 use holdfast_vault::retention::Span;
 use holdfast_vault::retention::window::LOCK_FOR;
 use serde::Deserialize;
@@ -49,6 +50,8 @@ pub struct VaultConfig {
     pub run_as: String,
     /// Folders with PostgreSQL's programs, searched first.
     pub postgres_bin_dirs: Vec<PathBuf>,
+    /// What clones may take.
+    pub clones: ClonesConfig,
 }
 
 impl Default for VaultConfig {
@@ -69,9 +72,41 @@ impl Default for VaultConfig {
             mirror: false,
             lock_for: LOCK_FOR,
             immutable: false,
-            heartbeat_s: holdfast_vault::limits::HEARTBEAT.as_secs(),
+            heartbeat_s: limits::HEARTBEAT.as_secs(),
             run_as: "postgres".to_owned(),
             postgres_bin_dirs: Vec::new(),
+            clones: ClonesConfig::default(),
+        }
+    }
+}
+
+/// What clones may take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClonesConfig {
+    /// The folder in which every clone has one of its own; one in the state folder if absent.
+    pub dir: Option<PathBuf>,
+    /// How many there may be at once.
+    pub count_max: usize,
+    /// Mebibytes that one may take of the disk.
+    pub disk_max_mib: u64,
+    /// Mebibytes that one may take of the memory.
+    pub memory_max_mib: u64,
+    /// Seconds that one lives when nobody says.
+    pub ttl_s: u64,
+    /// Seconds that one may live at most.
+    pub ttl_max_s: u64,
+}
+
+impl Default for ClonesConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            count_max: limits::CLONES,
+            disk_max_mib: limits::CLONE_DISK.0 >> 20,
+            memory_max_mib: limits::CLONE_MEMORY.0 >> 20,
+            ttl_s: limits::CLONE_TTL.as_secs(),
+            ttl_max_s: limits::CLONE_TTL_MAX.as_secs(),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::api::{self, Request};
 use crate::cmd::recover;
 use crate::config::{self, Config};
 use crate::report::Failure;
+use crate::wiring::clones;
 use crate::wiring::keys::{self, NewKeys};
 use crate::wiring::way_back::Told;
 use crate::wiring::{Half, failure, now, operator};
@@ -333,6 +334,8 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
             }
         },
     ))];
+    let looking = clones::keep_looking(config.clone(), stop.clone());
+    others.push(tokio::spawn(looking));
     for source in sources {
         if source.mode == AckMode::Synchronous {
             let (vault, waiting, stop) = (vault.clone(), waiting.clone(), stop.clone());

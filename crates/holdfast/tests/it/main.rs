@@ -15,6 +15,8 @@ mod bucket;
 #[cfg(target_os = "linux")]
 mod bucket_writer;
 mod cli;
+#[cfg(target_os = "linux")]
+mod clones;
 mod desk;
 mod keys;
 mod ledger;

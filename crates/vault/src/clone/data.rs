@@ -43,6 +43,8 @@ pub(super) fn bring(
         start,
     );
     wanted.timeline = request.timeline;
+    // It may be kept, and then lies somewhere else.
+    wanted.is_portable = true;
     let max = request.clones.disk_max;
     let admit = |bytes: ByteCount| match bytes > max {
         true => Err(CloneError::Room { needed: bytes, max }),

@@ -94,7 +94,10 @@ pub fn reopen(
         CloneState::Recovering => record.boot != boot(),
         CloneState::Halted | CloneState::Open => false,
     };
-    record.reopened = record.reopened.saturating_add(1);
+    let is_first = record.state == CloneState::Filling && record.reopened == 0;
+    if record.state != CloneState::Filling {
+        record.reopened = record.reopened.saturating_add(1);
+    }
     if record.reopened > limits::CLONE_REOPENED {
         return Err(CloneError::State {
             id: id.clone(),
@@ -117,13 +120,26 @@ pub fn reopen(
     );
     request.timeline = record.timeline;
     let mut clone = ThinClone::of(folder, record, began);
-    clone.leave();
-    match is_new {
-        true => clone.fill(place, &request, progress)?,
+    if !is_first {
+        clone.leave();
+    }
+    let opened = match is_new {
+        true => clone.fill(place, &request, progress),
         false => {
-            let ground = data::again(place, &clone.data())?;
-            clone.launch(&ground, progress)?;
+            data::again(place, &clone.data()).and_then(|ground| clone.launch(&ground, progress))
+        }
+    };
+    match opened {
+        Ok(()) => {
+            clone.leave();
+            Ok(Some(clone))
+        }
+        // One that was never open goes as it is dropped; another waits for somebody to look.
+        Err(error) if is_first => Err(error),
+        Err(error) => {
+            let why = holdfast_core::ErrorChain(&error).to_string();
+            clone.halt(why)?;
+            Err(error)
         }
     }
-    Ok(Some(clone))
 }
