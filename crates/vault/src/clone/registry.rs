@@ -119,6 +119,8 @@ pub fn reopen(
         record.at.parse().map_err(CloneError::Restore)?,
     );
     request.timeline = record.timeline;
+    request.clones.disk_max = record.disk_max;
+    request.clones.memory_max = record.memory_max;
     let mut clone = ThinClone::of(folder, record, began);
     if !is_first {
         clone.leave();
