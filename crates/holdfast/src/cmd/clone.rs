@@ -133,6 +133,7 @@ impl Clone {
 
 impl Open {
     fn run(self, shared: &Shared, output: Output) -> Done {
+        clones::check(&self.access)?;
         let reading = self.access.open(shared, output)?;
         let config = &reading.config;
         let source = reading.source(&self.source)?;

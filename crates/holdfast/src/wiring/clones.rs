@@ -77,6 +77,22 @@ enum Said {
     Progress(Progress),
 }
 
+/// Refuses a recovery key that can be read only once.
+///
+/// # Errors
+/// When it would come from stdin.
+pub fn check(access: &Access) -> Done {
+    let key = access.recovery_key.as_deref();
+    if key == Some(Path::new("-")) {
+        return Err(Failure::new(
+            Code::ZU605,
+            "a clone cannot read its recovery key from stdin: its process reads it again when it is opened again",
+            "put the key into a file that only you can read, and name that",
+        ));
+    }
+    Ok(())
+}
+
 /// Opens a clone in a process of its own, which outlives this one.
 ///
 /// # Errors
@@ -86,18 +102,6 @@ pub fn open(
     access: (&Access, &Path),
     each: impl Fn(Progress),
 ) -> Result<CloneShown, Failure> {
-    if access
-        .0
-        .recovery_key
-        .as_ref()
-        .is_some_and(|path| path == Path::new("-"))
-    {
-        return Err(Failure::new(
-            Code::ZU605,
-            "a clone cannot read its recovery key from stdin: its process reads it again when it is opened again",
-            "put the key into a file that only you can read, and name that",
-        ));
-    }
     let id = clone::prepare(request)?;
     let started = spawn(id.as_str(), &request.clones.dir.join(id.as_str()), access);
     let mut child = match started {
