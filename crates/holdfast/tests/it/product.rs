@@ -183,6 +183,63 @@ async fn one_story(installation: &Installation) {
     assert!(status.success(), "{status}: {}", protected.up.log_tail());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_vanish_are_told_until_a_person_accepts_it_and_proofs_are_verified_elsewhere() {
+    let protected = Protected::start(&postgres::oldest().unwrap());
+    let owner = connect(&protected.source.url()).await;
+    let fill = format!(
+        "CREATE TABLE bookings (id bigint PRIMARY KEY);
+         INSERT INTO bookings SELECT generate_series(1, {ROWS})"
+    );
+    owner.batch_execute(&fill).await.unwrap();
+    protected.wait_until_proven();
+    let desk = &protected.desk;
+    desk.run(&["drill", "run", "prod"]).done();
+    owner
+        .batch_execute("DELETE FROM bookings WHERE id > 10")
+        .await
+        .unwrap();
+    desk.run(&["drill", "run", "prod"]).refused(
+        1,
+        &[
+            "ZI390",
+            "1_000 rows before, 10 now",
+            "holdfast restore prod --at ",
+        ],
+    );
+    for args in [
+        &["source", "list"][..],
+        &["point", "list"],
+        &["drill", "list", "--result", "alarm"],
+        &["drill", "show", "prod"],
+    ] {
+        let told = desk.run(args).done().stdout;
+        assert!(told.contains("ALARM"), "{args:?}: {told}");
+    }
+    let spans = desk.run(&["point", "list", "--json"]).done().json();
+    assert_eq!(spans[0]["proof"]["state"], "verified", "{spans}");
+    desk.run(&["drill", "accept", "prod"]).done();
+    desk.run(&["drill", "accept", "prod"])
+        .refused(2, &["ZU390"]);
+    desk.run(&["drill", "run", "prod"]).done();
+
+    // The exported ledger and the public key are enough, on any machine.
+    let exported = desk.run(&["ledger", "export", "--half", "vault"]).done();
+    let elsewhere = Desk::empty("product-elsewhere");
+    let copy = elsewhere.join("vault.jsonl");
+    std::fs::write(&copy, exported.stdout).unwrap();
+    let key = elsewhere.join("vault.pub");
+    let keys = desk.run(&["ledger", "show", "0", "--half", "vault", "--json"]);
+    let keys = keys.done().json();
+    std::fs::write(&key, keys[0]["body"]["key"].as_str().unwrap()).unwrap();
+    let (copy, key) = (copy.to_str().unwrap(), key.to_str().unwrap());
+    let args = ["ledger", "verify", "--json", "--file", copy, "--key", key];
+    let told = elsewhere.run(&args).done().json();
+    let proofs = &told[0]["proofs"];
+    assert!(proofs["verified"].as_u64() >= Some(4), "{told}");
+    assert!(proofs["alarms"].as_u64() >= Some(1), "{told}");
+}
+
 /// An export is what `tar` reads, in a file and on stdout, and is never written over anything.
 fn take_away(desk: &Desk) {
     let archive = desk.join("prod.tar");
