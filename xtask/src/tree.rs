@@ -99,7 +99,7 @@ fn is_ours(entry: &DirEntry) -> bool {
     entry.depth() == 0
         || !matches!(
             name.as_ref(),
-            ".git" | ".postgres" | "target" | "node_modules"
+            ".drivers" | ".git" | ".postgres" | "target" | "node_modules"
         )
 }
 
