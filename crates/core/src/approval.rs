@@ -15,6 +15,9 @@ pub struct ApprovalStatement {
     pub action: Digest,
     /// Digest of the evidence that was shown.
     pub evidence: Digest,
+    /// Digest of the rehearsal that was shown; there was none yet when it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Digest>,
     /// Who says yes.
     pub approver: String,
     /// When it was said.
@@ -85,14 +88,21 @@ impl Approval {
 }
 
 fn statement_digest(statement: &ApprovalStatement) -> Digest {
-    crate::DigestBuilder::new("holdfast approval 1")
+    let domain = match statement.rehearsal {
+        None => "holdfast approval 1",
+        Some(_) => "holdfast approval 2",
+    };
+    let digest = crate::DigestBuilder::new(domain)
         .field(statement.hold.as_str().as_bytes())
         .field(&statement.action.0)
         .field(&statement.evidence.0)
         .field(statement.approver.as_bytes())
         .field(&statement.at.0.to_be_bytes())
-        .field(&statement.expires.0.to_be_bytes())
-        .finish()
+        .field(&statement.expires.0.to_be_bytes());
+    match &statement.rehearsal {
+        None => digest.finish(),
+        Some(rehearsal) => digest.field(&rehearsal.0).finish(),
+    }
 }
 
 /// An approval whose signature, action, evidence and time were checked. Not `Clone`: it is spent once.
@@ -176,6 +186,7 @@ pub(crate) mod tests {
             hold: HoldId::from_random([1; 8]),
             action: action.digest,
             evidence,
+            rehearsal: None,
             approver: "jer".to_owned(),
             at: Timestamp(10),
             expires: Timestamp(20),
@@ -213,11 +224,15 @@ pub(crate) mod tests {
         );
         let mut longer = approval.clone();
         longer.statement.expires = Timestamp(1_000);
-        assert_eq!(
-            longer
-                .verify(&drop, seen, &public, Timestamp(10))
-                .map(|_| ()),
-            Err(ApprovalError::WrongSignature)
-        );
+        let mut rehearsed = approval.clone();
+        rehearsed.statement.rehearsal = Some(seen);
+        for changed in [longer, rehearsed] {
+            assert_eq!(
+                changed
+                    .verify(&drop, seen, &public, Timestamp(10))
+                    .map(|_| ()),
+                Err(ApprovalError::WrongSignature)
+            );
+        }
     }
 }

@@ -207,6 +207,7 @@ codes! {
 
     // guard: leases, holds and the PostgreSQL door
     ZH401 "too many holds are waiting",
+    ZH430 "the rehearsal does not let this be approved",
     ZL401 "the lease opens nothing",
     ZL402 "the role of a lease cannot be made",
     ZL441 "the PostgreSQL door wants encryption",

@@ -23,13 +23,16 @@ mod id;
 pub mod ledger;
 mod permit;
 mod proof;
+mod rehearsal;
 mod secret;
 mod text;
 mod unit;
 mod verdict;
 mod way_back;
 
-pub use action::{Action, DoorKind, Evidence, EvidenceItem, Principal, PrincipalKind, Resource};
+pub use action::{
+    Action, DoorKind, Evidence, EvidenceItem, Principal, PrincipalKind, Resource, Tolerance,
+};
 pub use approval::{Approval, ApprovalError, ApprovalStatement, VerifiedApproval};
 pub use code::{Class, Code};
 pub use digest::{Digest, DigestBuilder};
@@ -43,6 +46,11 @@ pub use proof::{
     Check, CheckOutcome, Covering, DRILL_FAILED, DRILL_PASSED, DrillDetails, DrillForm, DrillOf,
     DrillReport, LOSS_ACCEPTED, NotCovered, Proof, ProofError, ProvenPoint, REPORT_VERSION,
     Recorded, RecordedError, SignedProof, TableChange, recorded, rows_digest, rows_recorded,
+};
+pub use rehearsal::{
+    BoundParameters, Confinement, LockTaken, NoRehearsal, ObjectChange, ObjectFate, Rehearsal,
+    RehearsalFrame, RehearsalRequest, RehearsalState, RehearsalStep, Rehearse, StepFailed, StepRun,
+    TableRows, Verbatim,
 };
 pub use secret::Secret;
 pub use text::Untrusted;

@@ -8,14 +8,14 @@ mod freeze;
 mod refusal;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_core::ledger::Draft;
 use holdfast_core::{
     Action, Covering, Effect, Effects, Evidence, HoldId, Judged, Leave, NoWayBack, Permit,
-    Principal, Proof, Reason, SourceName, Timestamp, Untrusted, Verdict, WayBack,
+    Principal, Proof, Reason, SourceName, Timestamp, Tolerance, Untrusted, Verdict, WayBack,
 };
 use holdfast_judge::policy::{Facts, Policy};
 use holdfast_store::ledger::{Ledger, LedgerError};
@@ -86,6 +86,8 @@ struct Shared {
     parts: Parts,
     holds: Holds,
     frozen: AtomicBool,
+    /// By how many per cent production may have moved since an approval.
+    tolerance: AtomicU8,
     /// Held while a freeze or thaw is recorded, so that of two the later one stands.
     freezing: Mutex<()>,
 }
@@ -140,6 +142,7 @@ impl Gatekeeper {
             parts,
             holds,
             frozen: AtomicBool::new(frozen),
+            tolerance: AtomicU8::new(Tolerance::default().0),
             freezing: Mutex::new(()),
         };
         Ok(Self {
@@ -150,6 +153,11 @@ impl Gatekeeper {
     /// Returns the holds.
     pub fn holds(&self) -> &Holds {
         &self.shared.holds
+    }
+
+    /// Sets by how much production may have moved since an approval; exact unless it is set.
+    pub fn tolerate(&self, tolerance: Tolerance) {
+        self.shared.tolerance.store(tolerance.0, Ordering::SeqCst);
     }
 
     /// Returns the ledger.
@@ -252,14 +260,13 @@ impl Gatekeeper {
 
     /// Spends the approval that a human gave for exactly this, or holds it for one.
     fn ask(&self, case: Case) -> Result<Permit, Refusal> {
-        let evidence = case.asked.evidence.digest();
-        let approved = self
-            .shared
-            .holds
-            .approved(&case.asked.action, evidence, case.now);
+        let tolerance = Tolerance(self.shared.tolerance.load(Ordering::SeqCst));
+        let asked = &case.asked;
+        let holds = &self.shared.holds;
+        let approved = holds.approved(&asked.action, &asked.evidence, tolerance, case.now);
         match approved.map_err(|error| refusal::fault(&error))? {
             Approved::Exactly(hold) => self.spend(case, &hold),
-            Approved::OtherEvidence(before) => Err(self.hold(case, Some(before))),
+            Approved::OtherEvidence { hold, moved } => Err(self.hold(case, Some((hold, moved)))),
             Approved::Not => Err(self.hold(case, None)),
         }
     }
@@ -305,7 +312,8 @@ impl Gatekeeper {
                 Some(hold.id.clone()),
             ));
         }
-        let evidence = case.asked.evidence.digest();
+        // What was measured now was found to stand for what the human saw.
+        let evidence = hold.evidence.digest();
         let spent = self
             .shared
             .holds
@@ -368,7 +376,7 @@ impl Gatekeeper {
         Ok(permit)
     }
 
-    fn hold(&self, case: Case, approved_before: Option<HoldId>) -> Refusal {
+    fn hold(&self, case: Case, approved_before: Option<(HoldId, Vec<String>)>) -> Refusal {
         let missing = case.way_back.err().map(|missing| missing.why);
         let reasons = case.verdict.reasons().to_vec();
         let request = HoldRequest {
@@ -386,8 +394,10 @@ impl Gatekeeper {
             .entry("action.held", &case.asked, &reasons, case.now)
             .with("hold", hold.id.to_string())
             .with("way_back", way_back);
-        if let Some(before) = &approved_before {
-            entry = entry.with("approved_with_other_evidence", before.to_string());
+        if let Some((before, moved)) = &approved_before {
+            entry = entry
+                .with("approved_with_other_evidence", before.to_string())
+                .with("moved", serde_json::json!(moved));
         }
         if let Err(error) = self.shared.parts.ledger.append(entry) {
             return refusal::fault(&error);

@@ -6,7 +6,7 @@ use ed25519_dalek::VerifyingKey;
 use holdfast_core::ledger::Draft;
 use holdfast_core::{
     Action, Approval, ApprovalError, Code, Coded, Digest, Effects, Evidence, HoldId, Principal,
-    Reason, Timestamp,
+    Reason, RehearsalState, Timestamp, Tolerance,
 };
 use holdfast_store::ledger::{Ledger, LedgerError};
 use holdfast_store::record::{Record, RecordError, Records, Version};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, RandomError};
 use crate::limits::{HOLD_WAITS_MAX, HOLDS_PER_LEASE_MAX};
+use crate::rehearsal::KeptRehearsal;
 
 /// A human who may approve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,17 @@ impl Hold {
     }
 }
 
+/// A hold with its rehearsal, as people look at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldShown {
+    /// The hold.
+    #[serde(flatten)]
+    pub hold: Hold,
+    /// How its rehearsal stands; there is none of what cannot be rehearsed at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<RehearsalState>,
+}
+
 /// Why a hold cannot be made, found or decided.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
@@ -140,6 +152,12 @@ pub enum HoldError {
     /// Nobody of this name may approve.
     #[error("`{0}` is not an approver")]
     UnknownApprover(String),
+    /// The rehearsal that was looked at is not the one that is kept.
+    #[error("{0} was approved with another rehearsal in view")]
+    OtherRehearsal(HoldId),
+    /// What is configured wants a rehearsal first.
+    #[error("{0} cannot be approved before its rehearsal is done")]
+    NotRehearsed(HoldId),
 }
 
 impl Coded for HoldError {
@@ -148,6 +166,7 @@ impl Coded for HoldError {
             Self::Approval { source, .. } => source.code(),
             Self::Decided { .. } | Self::Unknown(_) | Self::UnknownApprover(_) => Code::ZU402,
             Self::Ledger(error) => error.code(),
+            Self::NotRehearsed(_) | Self::OtherRehearsal(_) => Code::ZH430,
             Self::TooMany => Code::ZH401,
             Self::Random(_) => Code::ZS202,
             Self::Record(error) => error.code(),
@@ -164,6 +183,9 @@ impl Coded for HoldError {
                 Some("`holdfast init` asks for the first approver".to_owned())
             }
             Self::Ledger(error) => error.hint(),
+            Self::NotRehearsed(id) | Self::OtherRehearsal(id) => {
+                Some(format!("look at it again with `holdfast hold show {id}`"))
+            }
             Self::TooMany => {
                 Some("a human decides what waits with `holdfast hold list`".to_owned())
             }
@@ -192,7 +214,12 @@ pub enum Approved {
     /// A human approved exactly this, and it has not been used.
     Exactly(Box<Hold>),
     /// A human approved it when something else was measured: it must be asked again.
-    OtherEvidence(HoldId),
+    OtherEvidence {
+        /// The hold that was approved.
+        hold: HoldId,
+        /// What has moved since, one line each.
+        moved: Vec<String>,
+    },
     /// Nobody did.
     Not,
 }
@@ -233,6 +260,40 @@ impl Holds {
     /// [`HoldError::Unknown`].
     pub fn find(&self, id: &HoldId) -> Result<Hold, HoldError> {
         self.read(id).map(|(hold, _)| hold)
+    }
+
+    /// Returns one hold with its rehearsal.
+    ///
+    /// # Errors
+    /// [`HoldError::Unknown`].
+    pub fn show(&self, id: &HoldId) -> Result<HoldShown, HoldError> {
+        self.shown(self.find(id)?)
+    }
+
+    /// Adds its rehearsal to a hold.
+    ///
+    /// # Errors
+    /// [`HoldError::Record`].
+    pub fn shown(&self, hold: Hold) -> Result<HoldShown, HoldError> {
+        let rehearsal = self.rehearsal(&hold.id)?.map(|kept| kept.state);
+        Ok(HoldShown { hold, rehearsal })
+    }
+
+    /// Accepts a human's signed yes only once what can be rehearsed was, and was looked at.
+    ///
+    /// # Errors
+    /// [`HoldError::NotRehearsed`], and as [`Holds::approve`].
+    pub fn approve_rehearsed(&self, approval: Approval, now: Timestamp) -> Result<Hold, HoldError> {
+        let id = &approval.statement.hold;
+        let is_settled = match self.rehearsal(id)?.map(|kept| kept.state) {
+            None | Some(RehearsalState::Impossible { .. }) => true,
+            Some(RehearsalState::Done { .. }) => approval.statement.rehearsal.is_some(),
+            Some(RehearsalState::Pending { .. } | RehearsalState::Running { .. }) => false,
+        };
+        match is_settled {
+            true => self.approve(approval, now),
+            false => Err(HoldError::NotRehearsed(id.clone())),
+        }
     }
 
     /// Returns the waiting hold of the same action under the same lease, or makes one.
@@ -289,6 +350,13 @@ impl Holds {
     pub fn approve(&self, approval: Approval, now: Timestamp) -> Result<Hold, HoldError> {
         let (mut hold, version) = self.waiting(&approval.statement.hold, now)?;
         let id = hold.id.clone();
+        if approval.statement.rehearsal.is_some() {
+            let kept = self.rehearsal(&id)?;
+            let kept = kept.and_then(|kept| kept.state.rehearsal().map(|seen| seen.digest()));
+            if kept != approval.statement.rehearsal {
+                return Err(HoldError::OtherRehearsal(id));
+            }
+        }
         let key = self.approver_key(&approval.statement.approver)?;
         approval
             .verify(&hold.action, hold.evidence.digest(), &key, now)
@@ -299,6 +367,10 @@ impl Holds {
             .with("hold", hold.id.to_string())
             .with("expires", approval.statement.expires.to_string())
             .with("signature", approval.signature.clone());
+        let entry = match approval.statement.rehearsal {
+            None => entry,
+            Some(rehearsal) => entry.with("rehearsal", rehearsal.to_string()),
+        };
         self.ledger.append(entry).map_err(HoldError::Ledger)?;
         hold.state = HoldState::Approved { approval };
         self.records
@@ -324,27 +396,69 @@ impl Holds {
         Ok(hold)
     }
 
-    /// Tells whether a human approved exactly this action, with this evidence, under its lease.
+    /// Returns how the rehearsal of a hold stands, if one was asked for.
+    ///
+    /// # Errors
+    /// [`HoldError::Record`].
+    pub fn rehearsal(&self, id: &HoldId) -> Result<Option<KeptRehearsal>, HoldError> {
+        let found = self.records.find::<KeptRehearsal>(id.as_str());
+        Ok(found.map_err(HoldError::Record)?.map(|(kept, _)| kept))
+    }
+
+    /// Tells whether a human approved this action under its lease, with evidence that still stands:
+    /// what was measured when it was held, or in the rehearsal that the human looked at.
     ///
     /// # Errors
     /// [`HoldError::Record`].
     pub fn approved(
         &self,
         action: &Action,
-        evidence: Digest,
+        measured: &Evidence,
+        tolerance: Tolerance,
         now: Timestamp,
     ) -> Result<Approved, HoldError> {
         let mut found = Approved::Not;
         for hold in self.list()? {
             let same = hold.action.digest == action.digest && hold.action.lease == action.lease;
             if same && hold.word(now) == "approved" {
-                if hold.evidence.digest() == evidence {
+                let moved = self.moved(&hold, measured, tolerance)?;
+                if moved.is_empty() {
                     return Ok(Approved::Exactly(Box::new(hold)));
                 }
-                found = Approved::OtherEvidence(hold.id);
+                let hold = hold.id;
+                found = Approved::OtherEvidence { hold, moved };
             }
         }
         Ok(found)
+    }
+
+    /// Returns how production has moved since a hold was approved; nothing when the approval stands.
+    fn moved(
+        &self,
+        hold: &Hold,
+        measured: &Evidence,
+        tolerance: Tolerance,
+    ) -> Result<Vec<String>, HoldError> {
+        if hold.evidence.digest() == measured.digest() {
+            return Ok(Vec::new());
+        }
+        let moved = hold.evidence.lapses(measured, tolerance);
+        let HoldState::Approved { approval } = &hold.state else {
+            return Ok(moved);
+        };
+        let Some(looked_at) = approval.statement.rehearsal else {
+            return Ok(moved);
+        };
+        let kept = self.rehearsal(&hold.id)?;
+        let rehearsal = kept.as_ref().and_then(|kept| kept.state.rehearsal());
+        let Some(rehearsal) = rehearsal.filter(|one| one.digest() == looked_at) else {
+            return Ok(moved);
+        };
+        let rehearsed = hold.evidence.with_rows(&rehearsal.row_facts());
+        match rehearsed.lapses(measured, tolerance).is_empty() {
+            true => Ok(Vec::new()),
+            false => Ok(moved),
+        }
     }
 
     /// Uses an approval up, durably, before the action goes ahead. Of two who try, one succeeds.

@@ -17,4 +17,5 @@ pub mod door;
 pub mod hold;
 pub mod lease;
 pub mod limits;
+pub mod rehearsal;
 pub mod scan;

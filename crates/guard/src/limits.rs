@@ -155,3 +155,23 @@ pub const PG_OBJECTS_NAMED_MAX: usize = 40;
 
 /// Sessions that still run when the door closes get so long to end.
 pub const PG_CLOSE_WAITS_MAX: Duration = Duration::from_secs(5);
+
+// ---- rehearsals
+
+/// Rehearsals that wait for their turn; more are not made, and their holds say so.
+pub const REHEARSALS_WAITING_MAX: usize = 64;
+
+/// Bytes of texts and parameters of one transaction that are kept for its rehearsal.
+pub const REHEARSAL_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of the parameters of one statement that are kept for a rehearsal.
+pub const REHEARSAL_PARAMETERS_BYTES_MAX: usize = 1 << 20;
+
+/// Statements of one transaction that are kept for its rehearsal.
+pub const REHEARSAL_STEPS_MAX: usize = 10_000;
+
+/// Settings of one session that a rehearsal begins with.
+pub const REHEARSAL_SETTINGS_MAX: usize = 64;
+
+/// How often a running rehearsal looks whether its hold still waits.
+pub const REHEARSAL_LOOKS_EVERY: Duration = Duration::from_millis(500);

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
-pub use guard::GuardConfig;
+pub use guard::{BeforeRehearsal, GuardConfig};
 use holdfast_core::Untrusted;
 use holdfast_store::object::Location;
 use holdfast_store::object::s3::CredentialSource;

@@ -5,6 +5,7 @@ pub mod clones;
 pub mod guard;
 pub mod keys;
 pub mod recovery;
+pub mod rehearsal;
 pub mod secrets;
 pub mod vault;
 pub mod way_back;

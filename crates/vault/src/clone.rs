@@ -14,6 +14,7 @@
 //!   disabled is listed, and what could not be is listed too.
 //! - No role of the source opens a clone: two roles are made, and nobody else is admitted.
 
+mod admit;
 mod confine;
 mod data;
 mod disarm;

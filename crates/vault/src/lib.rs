@@ -21,6 +21,7 @@ mod mirror;
 mod moved;
 pub mod points;
 mod recovery;
+mod rehearsal;
 pub mod repository;
 pub mod restore;
 pub mod retention;

@@ -166,6 +166,24 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
 /// The largest manifest, proof or history file that is read, in bytes.
 pub const NOTE_BYTES: u64 = 4 << 20;
+/// How long a rehearsal may run on its clone.
+pub const REHEARSAL_LASTS: Duration = Duration::from_secs(120);
+/// How long the tables that a rehearsal removes or rewrites are counted.
+pub const REHEARSAL_COUNTS: Duration = Duration::from_secs(20);
+/// How long a rehearsal waits for what the source has written and the vault has not got yet.
+pub const REHEARSAL_CATCHES_UP: Duration = Duration::from_secs(3);
+/// How often a running rehearsal is looked at.
+pub const REHEARSAL_POLL: Duration = Duration::from_millis(100);
+/// How often the locks of a rehearsal are looked at.
+pub const REHEARSAL_LOCKS_EVERY: Duration = Duration::from_millis(20);
+/// Steps after each of which the locks are looked at; of longer transactions only now and then.
+pub const REHEARSAL_STEPS_LOOKED_AT: usize = 200;
+/// Objects, locks and tables that a rehearsal names; the others are counted.
+pub const REHEARSAL_NAMED: usize = 500;
+/// How long a clone is kept for the next rehearsal of the same source.
+pub const REHEARSAL_WARM: Duration = Duration::from_secs(120);
+/// Sources whose clones are kept so.
+pub const REHEARSAL_WARM_MAX: usize = 2;
 /// When a drill that could not be run is tried again.
 pub const DRILL_AGAIN: Duration = Duration::from_secs(30);
 /// The longest time until it is looked again whether a drill is due; a clock that jumped is noticed

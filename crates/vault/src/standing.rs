@@ -12,6 +12,7 @@ use holdfast_core::{
 use tokio::sync::Notify;
 
 use crate::config::SourceConfig;
+use crate::limits;
 use crate::mirror::Board;
 use crate::moved::Moved;
 use crate::source::ConnectionUrl;
@@ -144,6 +145,24 @@ impl Standing {
         facts.trouble = Some(trouble);
         facts.stopped_at.get_or_insert_with(Instant::now);
         is_new
+    }
+
+    /// Waits a little until `is_there` says that what is known is enough; blocks.
+    pub(crate) fn wait_until(
+        &self,
+        is_there: impl Fn(&Facts) -> bool,
+        cancelled: &dyn Fn() -> bool,
+    ) -> bool {
+        let until = Instant::now() + limits::REHEARSAL_CATCHES_UP;
+        loop {
+            if is_there(&self.facts()) {
+                return true;
+            }
+            if Instant::now() >= until || cancelled() {
+                return false;
+            }
+            std::thread::sleep(limits::DRILL_POLL);
+        }
     }
 
     /// Shows what is being done until the returned mark is dropped.

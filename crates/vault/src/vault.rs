@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use holdfast_core::{
-    Code, Coded, DrillReport, NoWayBack, Principal, Proof, SignedProof, SourceName, Timestamp,
-    WayBack, WayBackAnswer, ledger::Draft,
+    Code, Coded, DrillReport, NoRehearsal, NoWayBack, Principal, Proof, Rehearsal,
+    RehearsalRequest, Rehearse, SignedProof, SourceName, Timestamp, WayBack, WayBackAnswer,
+    ledger::Draft,
 };
 use holdfast_store::ledger::{Ledger, LedgerError};
 use holdfast_store::object::{Location, ObjectError, Promise};
@@ -22,11 +23,13 @@ use crate::capture::{Budget, Capture, ChangeLog};
 use crate::config::{Clock, VaultConfig};
 use crate::drill::{self, DrillContext, History, Turns};
 use crate::engine::directory::{DirectoryError, DirectoryStanding};
+use crate::limits::REHEARSAL_WARM;
+use crate::rehearsal::{self, RehearsalContext, Stages};
 use crate::repository::{Reader, Repository, RepositoryError, Writer};
 use crate::restore::Place;
 use crate::retention::LockReport;
 use crate::spool::{Spool, SpoolError};
-use crate::standing::{Standing, Standings};
+use crate::standing::{Facts, Standing, Standings};
 use crate::status::SourceStatus;
 use crate::target::{self, TargetError};
 use proving::Kept;
@@ -55,6 +58,8 @@ struct Shared {
     turns: Turns,
     /// What drills have left.
     history: Arc<Mutex<History>>,
+    /// The clones that held actions are rehearsed on.
+    stages: Stages,
     /// What the newest look at the locks found.
     locks: Mutex<LockReport>,
     /// A point was kept or released: locks may have to be lengthened sooner.
@@ -183,6 +188,7 @@ impl Vault {
                 drilling: tokio::sync::Mutex::new(()),
                 turns,
                 history: Arc::new(Mutex::new(history)),
+                stages: Stages::default(),
                 locks: Mutex::default(),
                 look_at_locks: tokio::sync::Notify::new(),
             }),
@@ -330,6 +336,7 @@ impl Vault {
             parts.spawn(self.clone().keep_proving(kept, stop.clone()));
         }
         parts.spawn(self.clone().keep_locked(stop.clone()));
+        parts.spawn(self.clone().keep_stages(stop.clone()));
         let writing = tokio::spawn(self.clone().keep_writing(stop.clone()));
         while parts.join_next().await.is_some() {}
         match writing.await {
@@ -365,6 +372,11 @@ impl Vault {
         &self.shared.promise
     }
 
+    /// Sets how long a rehearsal may run on its clone.
+    pub fn limit_rehearsals(&self, limit: Duration) {
+        self.shared.stages.limit(limit);
+    }
+
     /// Tells how every source stands, from memory.
     pub fn status(&self) -> Vec<SourceStatus> {
         self.shared
@@ -383,6 +395,22 @@ impl Vault {
             standing.facts().point_wanted = true;
         }
         standing.is_some()
+    }
+
+    /// Ends clones that no rehearsal has needed for a while.
+    async fn keep_stages(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(REHEARSAL_WARM / 4) => {}
+            }
+            let vault = self.clone();
+            let cooled = tokio::task::spawn_blocking(move || vault.shared.stages.cool());
+            // Whatever is left is ended when this process ends.
+            let _ = cooled.await;
+        }
+        let cleared = tokio::task::spawn_blocking(move || self.shared.stages.clear());
+        let _ = cleared.await;
     }
 }
 
@@ -410,6 +438,34 @@ fn record_promise(
     };
     ledger.append(draft)?;
     Ok(())
+}
+
+impl Rehearse for Vault {
+    fn rehearse(
+        &self,
+        request: &RehearsalRequest,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Rehearsal, NoRehearsal> {
+        let standing = self.shared.standings.get(&request.source);
+        let standing = standing.ok_or(NoRehearsal::UnknownSource)?;
+        let after = request.after;
+        standing.wait_until(|facts| after <= Some(facts.flushed), cancelled);
+        // A clone that is open serves only when it is known that nothing was committed since.
+        let is_shipped = |facts: &Facts| after <= Some(facts.shipped);
+        let knows_commits = after.is_some()
+            && self.shared.stages.has(&request.source)
+            && standing.wait_until(is_shipped, cancelled);
+        let newest_commit = standing.facts().newest_commit.filter(|_| knows_commits);
+        let _busy = standing.busy("rehearsal");
+        let ctx = RehearsalContext {
+            place: &self.place(),
+            stages: &self.shared.stages,
+            newest_commit,
+            clock: &*self.shared.clock,
+            cancelled,
+        };
+        rehearsal::rehearse(&ctx, request)
+    }
 }
 
 impl WayBack for Vault {

@@ -19,8 +19,13 @@ pub struct Refusal {
 
 /// Held: a human can approve `hold`, and `missing` says why there is no way back yet.
 ///
-/// `before` is a hold of the same action that was approved when something else was measured.
-pub(super) fn held(hold: &Hold, missing: Option<&str>, before: Option<&HoldId>) -> Refusal {
+/// `before` is a hold of the same action that was approved when something else was measured, and what
+/// has moved since.
+pub(super) fn held(
+    hold: &Hold,
+    missing: Option<&str>,
+    before: Option<&(HoldId, Vec<String>)>,
+) -> Refusal {
     let because = because(&hold.effects, &hold.reasons);
     let way_back = match missing {
         None => String::new(),
@@ -28,8 +33,13 @@ pub(super) fn held(hold: &Hold, missing: Option<&str>, before: Option<&HoldId>) 
     };
     let again = match before {
         None => String::new(),
-        Some(before) => {
-            format!("; {before} was approved for other evidence, and production has moved since")
+        Some((before, moved)) => {
+            let first = moved
+                .first()
+                .map_or_else(String::new, |first| format!(" ({first})"));
+            format!(
+                "; {before} was approved for other evidence, and production has moved since{first}"
+            )
         }
     };
     let id = &hold.id;

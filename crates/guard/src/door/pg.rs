@@ -25,7 +25,7 @@ mod verify;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use holdfast_core::{Code, Coded, LeaseId, Secret, SourceName, Timestamp};
 use holdfast_wire::pg::backend::{ErrorFields, write_error};
@@ -44,6 +44,7 @@ use crate::lease::{Lease, LeaseMode, Leases, PgLease};
 use crate::limits::{
     PG_CONNECT_WAITS_MAX, PG_LEASE_LOOKS_EVERY, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX,
 };
+use crate::rehearsal::Rehearsals;
 use flying::Flying;
 use known::Verdicts;
 use source::Source;
@@ -124,6 +125,8 @@ struct Door {
     verdicts: Verdicts,
     /// What an open transaction is asked.
     question: String,
+    /// Where what is held is rehearsed.
+    rehearsals: OnceLock<Rehearsals>,
     /// Under which key a session can be cancelled, and the server's own key for it.
     keys: Mutex<HashMap<Key, Cancel>>,
     tls: Tls,
@@ -172,6 +175,7 @@ impl PgDoor {
                 .collect(),
             verdicts: Verdicts::default(),
             question: evidence::question(),
+            rehearsals: OnceLock::new(),
             keys: Mutex::default(),
             tls,
         };
@@ -180,6 +184,14 @@ impl PgDoor {
             address,
             door: Arc::new(door),
         })
+    }
+
+    /// Has what is held rehearsed.
+    #[must_use]
+    pub fn rehearsing(self, rehearsals: Rehearsals) -> Self {
+        // Set once, before it runs; a second queue would change nothing.
+        let _ = self.door.rehearsals.set(rehearsals);
+        self
     }
 
     /// Returns where it listens.

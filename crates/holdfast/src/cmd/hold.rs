@@ -1,8 +1,10 @@
 //! `holdfast hold`: what waits for a human, and the human's answer.
 
+mod rehearsal;
+
 use clap::Subcommand;
 use holdfast_core::{Approval, ApprovalStatement, Code, HoldId, Untrusted};
-use holdfast_guard::hold::{Approver, Hold as Kept};
+use holdfast_guard::hold::{Approver, Hold as Kept, HoldShown};
 use holdfast_guard::limits::APPROVAL_LASTS;
 use serde_json::{Value, json};
 
@@ -114,7 +116,7 @@ fn parse(id: &str) -> Result<HoldId, Failure> {
     })
 }
 
-fn find(config: &Config, id: &HoldId) -> Result<Kept, Failure> {
+fn find(config: &Config, id: &HoldId) -> Result<HoldShown, Failure> {
     read(block_on(ask_or_open(config, "hold.show", json!(id)))?)
 }
 
@@ -125,8 +127,14 @@ fn approve(
     asking: Asking,
     output: Output,
 ) -> Done {
-    let hold = find(config, id)?;
-    output.say(&describe(&hold));
+    let shown = find(config, id)?;
+    output.say(&describe(&shown));
+    if let Some(warning) = rehearsal::warning(&shown) {
+        output.say(&warning);
+    }
+    let rehearsal = shown.rehearsal.as_ref().and_then(|state| state.rehearsal());
+    let rehearsal = rehearsal.map(|seen| seen.digest());
+    let hold = shown.hold;
     let known = approvers(config)?;
     let approver = choose(&known, name.as_deref())?;
     let passphrase = passphrase(&approver.name, asking, Twice::No)?;
@@ -136,6 +144,7 @@ fn approve(
         hold: hold.id.clone(),
         action: hold.action.digest,
         evidence: hold.evidence.digest(),
+        rehearsal,
         approver: approver.name.clone(),
         at,
         expires: at.plus(APPROVAL_LASTS),
@@ -224,16 +233,16 @@ fn add_approver(
 }
 
 fn list(config: &Config, all: bool, output: Output) -> Done {
-    let holds: Vec<Kept> = read(block_on(ask_or_open(config, "hold.list", Value::Null))?)?;
+    let holds: Vec<HoldShown> = read(block_on(ask_or_open(config, "hold.list", Value::Null))?)?;
     let now = now();
-    let waiting = |hold: &&Kept| all || hold.word(now) == "waiting";
-    let holds: Vec<&Kept> = holds.iter().filter(waiting).collect();
+    let waiting = |one: &&HoldShown| all || one.hold.word(now) == "waiting";
+    let holds: Vec<&HoldShown> = holds.iter().filter(waiting).collect();
     let value: Vec<Value> = holds
         .iter()
-        .map(|hold| {
-            let mut value = json!(hold);
+        .map(|one| {
+            let mut value = json!(one);
             if let Some(fields) = value.as_object_mut() {
-                fields.insert("stands".to_owned(), json!(hold.word(now)));
+                fields.insert("stands".to_owned(), json!(one.hold.word(now)));
             }
             value
         })
@@ -242,16 +251,21 @@ fn list(config: &Config, all: bool, output: Output) -> Done {
         if holds.is_empty() {
             return "nothing waits".to_owned();
         }
-        let rows = holds.iter().map(|hold| {
+        let rows = holds.iter().map(|one| {
+            let hold = &one.hold;
             vec![
                 hold.id.to_string(),
                 hold.word(now).to_owned(),
                 hold.action.principal.to_string(),
                 effects(hold),
+                one.rehearsal
+                    .as_ref()
+                    .map_or("-", |state| state.word())
+                    .to_owned(),
                 Untrusted(&hold.action.summary).to_string(),
             ]
         });
-        let header = ["ID", "STATE", "WHO", "EFFECTS", "WHAT"];
+        let header = ["ID", "STATE", "WHO", "EFFECTS", "REHEARSAL", "WHAT"];
         table(&header, &rows.collect::<Vec<_>>())
     });
     Ok(())
@@ -268,7 +282,8 @@ fn effects(hold: &Kept) -> String {
 }
 
 /// Everything a person needs to decide.
-fn describe(hold: &Kept) -> String {
+fn describe(shown: &HoldShown) -> String {
+    let hold = &shown.hold;
     let action = &hold.action;
     let mut text = format!(
         "{}  {}\n  who       {}\n  door      {}\n  what      {}\n",
@@ -304,6 +319,9 @@ fn describe(hold: &Kept) -> String {
             Untrusted(&item.fact),
             Untrusted(&item.value)
         ));
+    }
+    if let Some(state) = &shown.rehearsal {
+        text.push_str(&rehearsal::describe(state, &hold.evidence));
     }
     text
 }

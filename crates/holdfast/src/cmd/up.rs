@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use holdfast_core::WayBack;
+use holdfast_core::{Rehearse, WayBack};
 use holdfast_guard::decide::NoVault;
 use holdfast_store::object::Promise;
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::cmd::block_on;
 use crate::cmd::key::Key;
 use crate::config::Config;
 use crate::report::{Done, Failure, Output};
+use crate::wiring::rehearsal::RemoteStage;
 use crate::wiring::way_back::RemoteVault;
 use crate::wiring::{Half, guard, system, vault};
 
@@ -58,7 +59,8 @@ impl Up {
             let stop = stop_on_signal()?;
             let vault = vault::start(&config, stop.clone()).await?;
             let way_back: Arc<dyn WayBack> = Arc::new(vault.vault.clone());
-            let guard = match guard::start(&config, way_back, stop.clone()).await {
+            let stage: Arc<dyn Rehearse> = Arc::new(vault.vault.clone());
+            let guard = match guard::start(&config, way_back, stage, stop.clone()).await {
                 Ok(guard) => guard,
                 Err(failure) => {
                     stop.cancel();
@@ -85,7 +87,8 @@ impl GuardCommand {
         let config = shared.config()?;
         block_on(async {
             let stop = stop_on_signal()?;
-            let guard = guard::start(&config, remote(&config), stop).await?;
+            let stage: Arc<dyn Rehearse> = Arc::new(RemoteStage::new(&config.vault_dir()));
+            let guard = guard::start(&config, remote(&config), stage, stop).await?;
             announce(&config, Some(guard.addresses), None, output);
             guard.ended().await;
             Ok(())

@@ -32,6 +32,8 @@ pub struct VaultConfig {
     pub drill_budget_s: u64,
     /// Where drills restore to; a folder of the vault's own if absent.
     pub drill_dir: Option<PathBuf>,
+    /// Seconds that a held action may run on the clone on which it is rehearsed.
+    pub rehearsal_s: u64,
     /// Seconds from one restore point to the next, while the source changes.
     pub point_every_s: u64,
     /// Mebibytes of log after which a restore point is taken in any case.
@@ -66,6 +68,7 @@ impl Default for VaultConfig {
             drill_mib_s: None,
             drill_budget_s: 600,
             drill_dir: None,
+            rehearsal_s: holdfast_vault::limits::REHEARSAL_LASTS.as_secs(),
             point_every_s: 3600,
             point_every_mib: 1024,
             full_every_s: 7 * 24 * 3600,

@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::{SourceName, WayBack};
+use holdfast_core::{Rehearse, SourceName, Tolerance, WayBack};
 use holdfast_guard::custody::Custody;
 use holdfast_guard::decide::{Gatekeeper, Parts};
 use holdfast_guard::door::http::{HttpDoor, HttpDoorConfig, UpstreamOverride};
 use holdfast_guard::door::pg::{PgDoor, PgDoorConfig, PgDoorSource, PgDoorTls};
 use holdfast_guard::limits::HTTP_HOLD_WAITS_MAX;
+use holdfast_guard::rehearsal::Rehearsals;
 use holdfast_judge::packs::Packs;
 use holdfast_judge::policy::Policy;
 use holdfast_wire::pg::url::UrlError;
@@ -63,6 +64,7 @@ impl Running {
 pub async fn start(
     config: &Config,
     way_back: Arc<dyn WayBack>,
+    stage: Arc<dyn Rehearse>,
     stop: CancellationToken,
 ) -> Result<Running, Failure> {
     let policy = policy(config)?;
@@ -74,6 +76,8 @@ pub async fn start(
         way_back,
         proof_age_max: Duration::from_secs(config.guard.proof_age_max_s),
     })?;
+    gatekeeper.tolerate(Tolerance(config.guard.approval_tolerance_percent.0));
+    let rehearsals = Rehearsals::new(state.records.clone(), state.ledger.clone(), stage)?;
     let listener = api::listen(&config.guard_dir())?;
     let http = HttpDoor::bind(
         http_config(config),
@@ -89,6 +93,7 @@ pub async fn start(
     };
     let swept = pg_config.sources.clone();
     let pg = PgDoor::bind(pg_config, gatekeeper.clone(), state.leases.clone()).await?;
+    let pg = pg.rehearsing(rehearsals.clone());
     let addresses = Addresses {
         pg: pg.local_addr(),
         http: http.local_addr(),
@@ -103,6 +108,7 @@ pub async fn start(
         tokio::spawn(http.run(stop.clone())),
         tokio::spawn(pg.run(stop.clone())),
         tokio::spawn(sweeping),
+        tokio::spawn(rehearsals.run(stop.clone())),
         tokio::spawn(api::serve(listener, stop, answer)),
     ];
     Ok(Running { addresses, tasks })

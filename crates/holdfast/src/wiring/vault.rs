@@ -27,6 +27,7 @@ use crate::config::{self, Config};
 use crate::report::Failure;
 use crate::wiring::clones;
 use crate::wiring::keys::{self, NewKeys};
+use crate::wiring::rehearsal::UnderWay;
 use crate::wiring::way_back::Told;
 use crate::wiring::{Half, failure, now, operator};
 
@@ -311,9 +312,10 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
                 "start it again; nothing was changed",
             )
         })??;
+    vault.limit_rehearsals(Duration::from_secs(config.vault.rehearsal_s));
     let (running, answering) = (vault.clone(), vault.clone());
     let waiting = Waiting::default();
-    let told = waiting.clone();
+    let (told, rehearsals) = (waiting.clone(), UnderWay::default());
     let capture_stop = stop.clone();
     let capture = tokio::spawn(async move {
         let ended = running.run(capture_stop.clone()).await;
@@ -326,8 +328,17 @@ pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, 
         stop.clone(),
         move |request| {
             let (vault, waiting, ring) = (answering.clone(), told.clone(), ring.clone());
+            let rehearsals = rehearsals.clone();
             async move {
                 match request.op.as_str() {
+                    "rehearsal.run" => {
+                        let told = rehearsals.run(Arc::new(vault), api::args(request)?).await;
+                        written(serde_json::to_value(told))
+                    }
+                    "rehearsal.cancel" => {
+                        rehearsals.cancel(&api::args(request)?);
+                        Ok(Value::Null)
+                    }
                     "vault.key.add" => ring.add(&api::args(request)?),
                     _ => answer(&vault, &waiting, request).await,
                 }
@@ -482,6 +493,10 @@ async fn answer(vault: &Vault, waiting: &Waiting, request: Request) -> Result<Va
             ));
         }
     };
+    written(value)
+}
+
+fn written(value: serde_json::Result<Value>) -> Result<Value, Failure> {
     value.map_err(|error| {
         Failure::new(
             Code::ZS602,

@@ -22,6 +22,7 @@ mod keys;
 mod ledger;
 mod product;
 mod recovery;
+mod rehearsal;
 mod replay;
 mod settings;
 mod writer;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use holdfast_core::ErrorChain;
+use holdfast_core::{ErrorChain, Lsn};
 use holdfast_wire::pg::url::ConnectionUrl;
 
 use super::dial;
@@ -62,6 +62,15 @@ impl Control {
         row.try_get(0).map_err(bad)
     }
 
+    /// Returns how far the log of the source is durable; a standby does not tell.
+    pub(super) async fn position(&self, database: &str) -> Result<Option<Lsn>, String> {
+        let bad = |error: tokio_postgres::Error| ErrorChain(&error).to_string();
+        let client = self.client(database).await?;
+        let row = client.query_one(POSITION, &[]).await.map_err(bad)?;
+        let position: Option<String> = row.try_get(0).map_err(bad)?;
+        Ok(position.and_then(|position| position.parse().ok()))
+    }
+
     /// Looks relations up as they are outside; those that do not exist there are left out.
     pub(super) async fn look(
         &self,
@@ -95,6 +104,9 @@ impl Control {
         Ok(found)
     }
 }
+
+const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
+    ELSE pg_catalog.pg_current_wal_flush_lsn()::text END";
 
 /// SOURCE: PostgreSQL 16's release notes: large objects cannot be written in READ ONLY any more.
 const REMOVABLE: &str = "SELECT pg_catalog.current_setting('server_version_num')::int4 < 160000 \

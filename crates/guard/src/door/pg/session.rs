@@ -10,6 +10,7 @@ mod pass;
 mod plan;
 mod replies;
 mod run;
+mod script;
 mod steps;
 
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +34,7 @@ use gate::Decided;
 use pass::Pass;
 use plan::{Item, Ran};
 use replies::Expected;
+use script::{Parameters, Script, Settings};
 use steps::Phase;
 
 /// A statement with its parameters.
@@ -42,6 +44,7 @@ struct Bound {
     known: Option<Arc<Known>>,
     /// Digest of text and parameters.
     digest: Digest,
+    parameters: Arc<Parameters>,
 }
 
 /// A transaction that is open in the source.
@@ -61,6 +64,8 @@ struct Transaction {
     approved: Effects,
     /// Permits of statements that were decided before they started.
     permits: Vec<Permit>,
+    /// What ran, to be rehearsed when it is held.
+    script: Script,
 }
 
 /// Why a session ends.
@@ -94,6 +99,9 @@ struct Session {
     todo: VecDeque<Item>,
     transaction: Option<Transaction>,
     statements: HashMap<Bytes, Arc<Known>>,
+    /// The types of the parameters of those statements.
+    types: HashMap<Bytes, Bytes>,
+    settings: Settings,
     portals: HashMap<Bytes, Arc<Bound>>,
     /// Types of the parameters of statements that the server has not kept, by name.
     late_types: HashMap<Bytes, Bytes>,
@@ -211,6 +219,8 @@ impl Session {
             todo: VecDeque::new(),
             transaction: None,
             statements: HashMap::new(),
+            types: HashMap::new(),
+            settings: Settings::default(),
             portals: HashMap::new(),
             late_types: HashMap::new(),
             batch: Vec::new(),
@@ -322,6 +332,7 @@ impl Transaction {
             open: Open::default(),
             approved: Effects::none(),
             permits: Vec::new(),
+            script: Script::default(),
         }
     }
 
@@ -334,6 +345,7 @@ impl Transaction {
         for statement in ran.statements() {
             self.open.add(statement);
         }
+        self.script.add(ran);
         if ran.known.is_none() {
             self.open.add_unknown();
         }

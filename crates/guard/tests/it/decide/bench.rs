@@ -203,6 +203,7 @@ impl Bench {
             hold: id.clone(),
             action: hold.action.digest,
             evidence: hold.evidence.digest(),
+            rehearsal: None,
             approver: "ann".to_owned(),
             at: now,
             expires: now.plus(lasts),

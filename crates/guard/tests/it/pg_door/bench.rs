@@ -323,6 +323,7 @@ impl Bench {
             hold: hold.id.clone(),
             action: hold.action.digest,
             evidence: hold.evidence.digest(),
+            rehearsal: None,
             approver: "ann".to_owned(),
             at: now,
             expires: now.plus(Duration::from_secs(60)),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Addresses, GuardState, pg_sources};
 use crate::api::{self, Request};
-use crate::config::Config;
+use crate::config::{BeforeRehearsal, Config};
 use crate::report::Failure;
 use crate::wiring::secrets::NewApprover;
 use crate::wiring::{Half, now};
@@ -155,14 +155,23 @@ impl Desk {
             }
             "lease.list" => to_json(self.state.leases.list()),
             "lease.revoke" => self.revoke(request).await,
-            "hold.list" => to_json(self.state.holds.list()?),
+            "hold.list" => {
+                let holds = self.state.holds.list()?.into_iter();
+                let shown: Result<Vec<_>, _> =
+                    holds.map(|hold| self.state.holds.shown(hold)).collect();
+                to_json(shown?)
+            }
             "hold.show" => {
                 let id: HoldId = api::args(request)?;
-                to_json(self.state.holds.find(&id)?)
+                to_json(self.state.holds.show(&id)?)
             }
             "hold.approve" => {
                 let approval: Approval = api::args(request)?;
-                to_json(self.state.holds.approve(approval, now())?)
+                let holds = &self.state.holds;
+                to_json(match self.config.guard.approve_before_rehearsal {
+                    BeforeRehearsal::Refuse => holds.approve_rehearsed(approval, now())?,
+                    BeforeRehearsal::Warn => holds.approve(approval, now())?,
+                })
             }
             "hold.deny" => {
                 let (id, by): (HoldId, Principal) = api::args(request)?;

@@ -1,12 +1,12 @@
 //! The gate before a `COMMIT`: what was done is asked, judged and only then let through.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
 use holdfast_core::{
-    Action, ActionId, Code, Digest, DigestBuilder, DoorKind, Effect, Effects, Evidence, Permit,
-    RowCount,
+    Action, ActionId, Code, Digest, DigestBuilder, DoorKind, Effect, Effects, Evidence, HoldId,
+    Permit, RowCount,
 };
 use holdfast_judge::policy::Facts;
 
@@ -18,11 +18,13 @@ use super::super::own;
 use super::Session;
 use super::plan::{Item, Ran};
 use super::replies::Expected;
+use super::script::Rehearsing;
 use super::steps::Phase;
 use crate::clock;
 use crate::decide::{Asked, Decision, Gatekeeper, Outcome, Refusal};
 use crate::lease::{Lease, Leases};
 use crate::limits::PG_EVIDENCE_WAITS_MAX;
+use crate::rehearsal::Rehearsals;
 
 /// What follows a permit.
 pub(super) enum Then {
@@ -64,6 +66,7 @@ struct Question {
     database: String,
     digest: Digest,
     summary: String,
+    rehearsing: Option<(Rehearsals, Rehearsing)>,
 }
 
 impl Session {
@@ -139,6 +142,7 @@ impl Session {
             return;
         };
         let question = self.question(open.digest, open.summary.clone().unwrap_or_default());
+        let question = question.rehearsed(&self.door.rehearsals, || self.rehearse_open());
         let (statements, approved) = (open.open.clone(), open.approved.clone());
         self.deciding = Some(tokio::spawn(async move {
             let asking = question.measure((said, entries), statements, approved);
@@ -160,6 +164,7 @@ impl Session {
             .field(&ran.digest.0)
             .finish();
         let question = self.question(digest, ran.summary());
+        let question = question.rehearsed(&self.door.rehearsals, || self.rehearse_before(ran));
         let mut effects = Effects::none();
         for statement in ran.statements() {
             for impact in statement.effects.impacts() {
@@ -279,6 +284,7 @@ impl Session {
             database: self.database.clone(),
             digest,
             summary,
+            rehearsing: None,
         }
     }
 }
@@ -287,6 +293,16 @@ impl Session {
 const LIMIT_READS_ALLOWED: usize = 64;
 
 impl Question {
+    /// Adds what is rehearsed if it is held.
+    fn rehearsed(
+        mut self,
+        rehearsals: &OnceLock<Rehearsals>,
+        prepare: impl FnOnce() -> Rehearsing,
+    ) -> Self {
+        self.rehearsing = rehearsals.get().map(|queue| (queue.clone(), prepare()));
+        self
+    }
+
     async fn measure(
         self,
         (said, entries): (Said, Option<Vec<Entry>>),
@@ -338,7 +354,7 @@ impl Question {
         Ok((outside, Some(sight)))
     }
 
-    async fn decide(self, mut measured: Measured) -> Decided {
+    async fn decide(mut self, mut measured: Measured) -> Decided {
         if measured.effects.impacts().is_empty() && !self.gatekeeper.is_frozen() {
             return Decided::Free;
         }
@@ -370,14 +386,39 @@ impl Question {
             Err(refusal) => return Decided::Refused(refusal),
         };
         let gatekeeper = self.gatekeeper.clone();
+        let rehearsing = self.rehearsing.take();
         let deciding = tokio::task::spawn_blocking(move || gatekeeper.decide(asked));
-        match deciding.await {
+        let deciding = deciding.await;
+        if let (Ok(Decision::Refused(refusal)), Some(prepared)) = (&deciding, rehearsing)
+            && let Some(hold) = refusal.hold.clone().filter(|_| refusal.code == Code::ZH001)
+        {
+            self.rehearse(hold, prepared).await;
+        }
+        match deciding {
             Ok(Decision::Forward(permit)) => {
                 self.leases.use_rows(&self.lease.id, rows, now);
                 Decided::Permitted(permit)
             }
             Ok(Decision::Refused(refusal)) => Decided::Refused(refusal),
             Err(_) => Decided::Refused(no_decision()),
+        }
+    }
+
+    /// Has what was held rehearsed; that changes nothing of the hold.
+    async fn rehearse(&self, hold: HoldId, (rehearsals, prepared): (Rehearsals, Rehearsing)) {
+        let position = self.source.control.position(&self.database).await;
+        let after = match position {
+            Ok(position) => position,
+            Err(why) => {
+                tracing::warn!(%why, "the source does not tell its position");
+                None
+            }
+        };
+        let wanted = prepared.wanted(&hold, self.digest, after);
+        // It only writes that it waits, which is quick.
+        let asking = tokio::task::spawn_blocking(move || rehearsals.ask(&hold, wanted));
+        if asking.await.is_err() {
+            tracing::error!("a rehearsal could not be asked for");
         }
     }
 

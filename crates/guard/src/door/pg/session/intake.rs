@@ -13,6 +13,7 @@ use super::late::{self, Late};
 use super::pass::{Taken, closes, reads_of};
 use super::plan::{self, Item, Message, Ran};
 use super::replies::{Expected, What};
+use super::script::Parameters;
 use super::{Bound, End, Session};
 use crate::limits::PG_MESSAGE_BYTES_MAX;
 
@@ -142,6 +143,7 @@ impl Session {
             known: Some(Arc::clone(&known)),
             which: 0..known.judgement.statements.len(),
             digest: Digest::of(&known.text),
+            parameters: None,
         };
         let items = plan::simple(&known, self.is_free());
         self.begin_items(items, &[whole], Some(Item::End { is_simple: true }));
@@ -174,6 +176,9 @@ impl Session {
     /// Puts a plan before the session, unless agents are frozen or may not even read this.
     fn begin_items(&mut self, items: Vec<Item>, ran: &[Ran], end: Option<Item>) {
         self.has_failed = false;
+        for ran in ran {
+            self.settings.add(ran);
+        }
         match self.refuses_to_read(ran) {
             None => self.todo.extend(items),
             Some(refusal) => {
@@ -237,9 +242,15 @@ impl Session {
             Some(known) if plain => Digest::of(trimmed(known)),
             _ => digest,
         };
+        let parameters = Parameters::new(self.types(bind.statement), bind.parameters);
+        let bound = Bound {
+            known,
+            digest,
+            parameters: Arc::new(parameters),
+        };
         let what = What::Bind {
             portal: Bytes::copy_from_slice(bind.portal),
-            bound: Some(Arc::new(Bound { known, digest })),
+            bound: Some(Arc::new(bound)),
         };
         let renamed = late.as_ref().map(|late| {
             let mut bytes = BytesMut::new();
@@ -308,6 +319,7 @@ impl Session {
         let what = What::Parse {
             name: Bytes::copy_from_slice(parse.name),
             known: Some(known),
+            types: Bytes::copy_from_slice(parse.types),
         };
         self.batch.push(Message {
             bytes,
@@ -324,7 +336,7 @@ impl Session {
     fn statement(&self, wanted: &[u8]) -> Option<Arc<Known>> {
         for message in self.batch.iter().rev() {
             match &message.expected.what {
-                What::Parse { name, known } if name == wanted => return known.clone(),
+                What::Parse { name, known, .. } if name == wanted => return known.clone(),
                 What::Close {
                     statement: Some(name),
                     ..
@@ -333,6 +345,22 @@ impl Session {
             }
         }
         self.statements.get(wanted).cloned()
+    }
+
+    /// Finds the types that a statement's parameters were given.
+    fn types(&self, wanted: &[u8]) -> Bytes {
+        let found = self
+            .batch
+            .iter()
+            .rev()
+            .find_map(|message| match &message.expected.what {
+                What::Parse { name, types, .. } if name == wanted && !message.expected.is_own => {
+                    Some(types.clone())
+                }
+                _ => None,
+            });
+        let found = found.or_else(|| self.types.get(wanted).cloned());
+        found.unwrap_or_default()
     }
 
     /// Finds what a portal will run.
@@ -353,6 +381,7 @@ impl Session {
                 known: None,
                 which: 0..0,
                 digest: Digest::of(wanted),
+                parameters: None,
             },
         }
     }

@@ -66,6 +66,7 @@ impl Session {
         let what = What::Parse {
             name: Bytes::new(),
             known: None,
+            types: Bytes::new(),
         };
         self.collect_own(bytes, what);
         Some(late)

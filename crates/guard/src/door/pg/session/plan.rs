@@ -11,6 +11,7 @@ use super::super::known::{Class, Known};
 use super::super::own;
 use super::Bound;
 use super::replies::{Expected, What};
+use super::script::Parameters;
 
 /// One step.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ pub(super) struct Ran {
     pub which: Range<usize>,
     /// Digest of the text and its parameters.
     pub digest: Digest,
+    /// The parameters; a simple query has none.
+    pub parameters: Option<Arc<Parameters>>,
 }
 
 impl Ran {
@@ -74,7 +77,15 @@ impl Ran {
             digest: Digest::of(known.text.get(text).unwrap_or_default()),
             known: Some(Arc::clone(known)),
             which,
+            parameters: None,
         }
+    }
+
+    /// Returns one of its statements, by its place among them.
+    pub(super) fn one(&self, at: usize) -> Option<Self> {
+        let begin = self.which.start.saturating_add(at);
+        let which = begin..begin.saturating_add(1);
+        self.known.as_ref().map(|known| Self::part(known, which))
     }
 
     pub(super) fn bound(bound: &Bound) -> Self {
@@ -86,6 +97,7 @@ impl Ran {
             known,
             which: 0..count,
             digest: bound.digest,
+            parameters: Some(Arc::clone(&bound.parameters)),
         }
     }
 
@@ -140,7 +152,7 @@ impl Ran {
     }
 
     /// It is one statement that the server refuses inside a transaction.
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         matches!(self.statements(), [one] if one.needs_no_block && one.control.is_none())
     }
 

@@ -42,6 +42,8 @@ pub(super) enum What {
     Parse {
         name: Bytes,
         known: Option<Arc<Known>>,
+        /// The types of its parameters, as they stand in the message.
+        types: Bytes,
     },
     /// The `Sync` of what keeps the session safe; what comes behind it may be on its way already.
     Prelude,
@@ -340,7 +342,9 @@ impl Session {
             What::Parse {
                 name,
                 known: Some(known),
+                types,
             } if !front.is_own => {
+                self.types.insert(name.clone(), types);
                 self.statements.insert(name, known);
             }
             What::Bind {
@@ -356,6 +360,7 @@ impl Session {
                 if let Some(statement) = statement {
                     self.late_types.remove(&statement);
                     self.statements.remove(&statement);
+                    self.types.remove(&statement);
                 }
             }
             _ => {}

@@ -138,6 +138,7 @@ impl Session {
                 let parse = What::Parse {
                     name: bytes::Bytes::new(),
                     known: None,
+                    types: bytes::Bytes::new(),
                 };
                 let close = What::Close {
                     portal: None,
@@ -411,6 +412,7 @@ impl Session {
             Expected::own(What::Parse {
                 name: bytes::Bytes::new(),
                 known: None,
+                types: bytes::Bytes::new(),
             }),
             Expected::own(What::Bind {
                 portal: bytes::Bytes::new(),
