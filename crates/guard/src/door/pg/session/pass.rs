@@ -101,6 +101,7 @@ impl Session {
         let known = self.door.verdicts.reads(text, self.context);
         match known {
             Some(known) if self.allows(&known) => {
+                self.note_settings(&known);
                 // A simple query takes the unnamed statement with it.
                 self.statements.remove(&b""[..]);
                 let what = What::Query { ready: true };
@@ -158,9 +159,11 @@ impl Session {
             b'P' => {
                 let parse = frontend::parse(body).map_err(garbled)?;
                 let known = self.door.verdicts.judge(parse.text, self.context);
+                self.note_settings(&known);
                 self.allows(&known).then(|| What::Parse {
                     name: name(parse.name),
                     known: Some(known),
+                    types: types(parse.types),
                 })
             }
             b'B' => {
@@ -187,7 +190,7 @@ impl Session {
     fn prepared(&self, wanted: &[u8], before: usize) -> Option<Arc<Known>> {
         for message in self.expected.range(before..).rev() {
             match &message.what {
-                What::Parse { name, known } if name == wanted => return known.clone(),
+                What::Parse { name, known, .. } if name == wanted => return known.clone(),
                 What::Close {
                     statement: Some(name),
                     ..
@@ -272,6 +275,14 @@ pub(super) fn closes(body: &[u8]) -> Result<What, End> {
             statement: None,
         },
     })
+}
+
+/// Keeps types; the usual none are empty and cost nothing.
+fn types(bytes: &[u8]) -> Bytes {
+    match bytes {
+        [0, 0] => Bytes::new(),
+        bytes => Bytes::copy_from_slice(bytes),
+    }
 }
 
 /// Keeps a name; the usual one is empty and costs nothing.

@@ -1,5 +1,7 @@
 //! What ran in a transaction, kept as it was sent, so that a hold of it can be rehearsed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use holdfast_core::{
     BoundParameters, Digest, Effect, HoldId, Lsn, RehearsalFrame, RehearsalRequest, RehearsalStep,
@@ -7,6 +9,7 @@ use holdfast_core::{
 };
 use holdfast_judge::sql::StatementKind;
 
+use super::super::known::Known;
 use super::Session;
 use super::plan::Ran;
 use crate::limits::{
@@ -155,6 +158,14 @@ impl Rehearsing {
 }
 
 impl Session {
+    /// Notes the settings that a text makes on its short way.
+    pub(super) fn note_settings(&mut self, known: &Arc<Known>) {
+        let mut statements = known.judgement.statements.iter();
+        if statements.any(|one| one.kind == StatementKind::Set) {
+            self.settings.add(&Ran::whole(known));
+        }
+    }
+
     /// Prepares the rehearsal of the transaction that is open.
     pub(super) fn rehearse_open(&self) -> Rehearsing {
         let script = self.transaction.as_ref().map(|open| open.script.clone());
