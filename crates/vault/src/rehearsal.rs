@@ -86,14 +86,22 @@ pub(crate) fn rehearse(
     Ok(rehearsal)
 }
 
+/// Leaves the first of them.
+fn first<T>(all: &mut Vec<T>) {
+    *all = std::mem::take(all)
+        .into_iter()
+        .take(limits::REHEARSAL_NAMED)
+        .collect();
+}
+
 /// What a person reads and the records keep is bounded.
 fn bound(rehearsal: &mut Rehearsal) {
-    rehearsal.objects.truncate(limits::REHEARSAL_NAMED);
-    rehearsal.locks.truncate(limits::REHEARSAL_NAMED);
-    rehearsal.steps.truncate(limits::REHEARSAL_NAMED);
+    first(&mut rehearsal.objects);
+    first(&mut rehearsal.locks);
+    first(&mut rehearsal.steps);
     let more = rehearsal.rows.len().saturating_sub(limits::REHEARSAL_NAMED);
     if more > 0 {
-        rehearsal.rows.truncate(limits::REHEARSAL_NAMED);
+        first(&mut rehearsal.rows);
         rehearsal
             .notes
             .push(format!("rows of {more} further tables"));
