@@ -68,7 +68,7 @@ impl Default for VaultConfig {
             drill_mib_s: None,
             drill_budget_s: 600,
             drill_dir: None,
-            rehearsal_s: holdfast_vault::limits::REHEARSAL_LASTS.as_secs(),
+            rehearsal_s: limits::REHEARSAL_LASTS.as_secs(),
             point_every_s: 3600,
             point_every_mib: 1024,
             full_every_s: 7 * 24 * 3600,
