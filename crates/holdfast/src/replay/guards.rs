@@ -118,7 +118,7 @@ impl Guards {
             "--json",
         ];
         if self.act.has_vault() {
-            args.extend(["--vault-url", &reference, "--synchronous", "--mirror"]);
+            args.extend(["--vault-url", &reference, "--synchronous"]);
         }
         if self.act != Act::Vault {
             args.extend(["--guard-url", &reference]);
