@@ -248,6 +248,10 @@ fn ca_params() -> Result<CertificateParams, CaError> {
 }
 
 fn create(folder: &Path) -> Result<(), CaError> {
+    fs::create_dir_all(folder).map_err(|source| CaError::File {
+        path: folder.to_owned(),
+        source,
+    })?;
     let key = KeyPair::generate().map_err(damaged)?;
     let mut params = ca_params()?;
     last(&mut params, CA_LASTS)?;
