@@ -184,6 +184,13 @@ codes! {
     ZU373 "the clone is not in a state in which that can be done",
     ZU340 "the directory holds what the vault keeps",
 
+    // vault: mounts
+    ZI360 "an overlay is damaged",
+    ZS360 "an overlay cannot be read or written",
+    ZU360 "the overlay is of another restore point",
+    ZU361 "the overlay is in use",
+    ZU362 "nothing can be mounted here",
+
     // vault: retention and the one writer
     ZI351 "the plan of what expires does not fit any more",
     ZI352 "another vault has taken over the repository",

@@ -18,6 +18,7 @@ pub mod drill;
 pub mod engine;
 pub mod limits;
 mod mirror;
+pub mod mount;
 mod moved;
 pub mod points;
 mod recovery;

@@ -372,3 +372,8 @@ pub const CLONE_FORWARD_THREADS: usize = 2;
 pub const CLONE_CONNECTIONS: usize = 128;
 /// How often a clone is opened again after its process has ended by itself.
 pub const CLONE_REOPENED: u32 = 5;
+
+/// Threads that answer the kernel's questions about one mount.
+pub const MOUNT_THREADS: usize = 4;
+/// What one mount fetches from the repository at once.
+pub const MOUNT_FETCHES: usize = 16;

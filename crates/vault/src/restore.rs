@@ -46,7 +46,7 @@ pub(crate) use directory::write as write_directory;
 pub use directory::{DirectoryRequest, RestoredDirectory, is_directory, restore_directory};
 pub use error::RestoreError;
 pub use export::{ExportRequest, ExportTo, Exported, export};
-pub(crate) use files::own;
+pub(crate) use files::{NEEDED_FOLDERS, is_left_out, own};
 pub use ground::{Came, ReadBack, Ways};
 pub use names::{NamedPoint, named_points};
 pub(crate) use programs::{Programs, command, owner};

@@ -82,6 +82,30 @@ const LISTED: &[(&str, &str)] = &[
         "data directories that the mirror made and noted, never one that was handed over",
     ),
     (
+        "crates/vault/src/mount/blocks.rs",
+        "the length of files of a clone's own overlay, as the clone's server asks",
+    ),
+    (
+        "crates/vault/src/mount/layers.rs",
+        "the length of files of a clone's own overlay",
+    ),
+    (
+        "crates/vault/src/mount/names.rs",
+        "empty folders of a clone's own overlay, as the clone's server asks",
+    ),
+    (
+        "crates/vault/src/mount/overlay.rs",
+        "files of a clone's own overlay, as its server asks, and unfinished ones of its own",
+    ),
+    (
+        "crates/vault/src/mount/record.rs",
+        "the length of a clone's own records that it makes",
+    ),
+    (
+        "crates/vault/src/mount/serve.rs",
+        "the kernel's question of that name, about a clone's own overlay",
+    ),
+    (
         "crates/vault/src/restore/files.rs",
         "its own notes of a restore that is complete; it gives files that it made their length",
     ),

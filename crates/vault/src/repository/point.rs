@@ -1,5 +1,6 @@
 //! A restore point for reading: its files, where their bytes are, and the bytes themselves.
 
+mod children;
 mod needs;
 mod walk;
 

@@ -218,7 +218,7 @@ pub(super) fn write_all(
 }
 
 /// Tells whether a file of a cluster is not brought back.
-pub(super) fn is_left_out(path: &str) -> bool {
+pub(crate) fn is_left_out(path: &str) -> bool {
     LEFT_OUT.contains(&path) || path.starts_with("pg_wal/")
 }
 
@@ -270,7 +270,7 @@ pub(super) fn create_sized(
 }
 
 /// Folders that PostgreSQL will not make itself.
-pub(super) const NEEDED_FOLDERS: [&str; 4] = [
+pub(crate) const NEEDED_FOLDERS: [&str; 4] = [
     "pg_wal",
     "pg_wal/archive_status",
     "pg_tblspc",

@@ -25,6 +25,8 @@ mod keys;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod mount;
+#[cfg(test)]
 mod points;
 #[cfg(test)]
 mod repository;

@@ -80,6 +80,22 @@ pub(crate) fn after_file(path: &str) -> Vec<u8> {
     key
 }
 
+/// Returns a key before everything whose path begins with `prefix`.
+pub(crate) fn below(prefix: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prefix.len().saturating_add(1));
+    key.push(FILE);
+    key.extend_from_slice(prefix.as_bytes());
+    key
+}
+
+/// Returns a key behind everything that lies in a folder and before everything of the next.
+pub(crate) fn after_folder(path: &str) -> Vec<u8> {
+    let mut key = below(path);
+    // The byte that follows the slash.
+    key.push(b'/'.saturating_add(1));
+    key
+}
+
 /// Returns where in the file an extent begins when its key is one of this file, whose key is given.
 pub(crate) fn offset_in(file_key: &[u8], key: &[u8]) -> Option<u64> {
     let offset = key.strip_prefix(file_key)?;

@@ -1,0 +1,196 @@
+//! A restore point as a writable data directory, without bringing it back first.
+//!
+//! [`Mount::open`] shows a cluster's restore point under a path. What is read comes from the repository
+//! when it is first touched; what is written goes to an overlay beside it and never anywhere else. The
+//! time to open does not depend on the size: nothing is walked, nothing is created file by file.
+//!
+//! An overlay is durable: what was synced through the mount is there after the process that serves it
+//! was killed, or the machine lost its power; [`Mount::open`] with the same overlay goes on. When every
+//! block of every file has come, `OVERLAY/data` is an ordinary data directory.
+//!
+//! # How to use it
+//! - All changes go through [`Mount::path`]; nobody writes in the overlay's folder.
+//! - A server on it is started with `recovery_init_sync_method=syncfs` (PostgreSQL 14 and later), or it
+//!   would open every file at its start.
+//! - The process that serves it must outlive the server. When it ends early, the server's files answer
+//!   with errors, and [`sweep`] detaches what is left.
+//!
+//! # Invariants
+//! - A block that cannot be read is an error, never zeros.
+//! - A durable record never names a block whose bytes are not durable.
+//! - Nothing of the repository is written.
+
+mod attributes;
+mod blocks;
+mod content;
+mod durable;
+mod error;
+mod layers;
+mod lower;
+mod names;
+mod overlay;
+mod pool;
+mod presence;
+mod record;
+mod serve;
+mod stale;
+mod tree;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+
+use crate::limits;
+use crate::repository::Point;
+use crate::restore::NEEDED_FOLDERS;
+
+pub use error::{MountError, WhyNot};
+pub use overlay::FilesOwner;
+pub use stale::{possible, sweep};
+
+use lower::Lower;
+use overlay::Overlay;
+use pool::Pool;
+use serve::{Handing, Mounted, Shared};
+use tree::Tree;
+
+/// What to mount, and where.
+#[derive(Clone)]
+pub struct MountRequest {
+    /// The restore point of a cluster.
+    pub point: Point,
+    /// The folder of the overlay: absent, empty, or that of an earlier mount of the same point.
+    pub overlay: PathBuf,
+    /// Where the data directory shall appear; made when it is absent.
+    pub mountpoint: PathBuf,
+    /// Who owns the files: the account that PostgreSQL runs as.
+    pub owner: FilesOwner,
+}
+
+/// A restore point that is mounted; unmounted when it is dropped.
+pub struct Mount {
+    session: Option<BackgroundSession>,
+    shared: Arc<Shared>,
+    mountpoint: PathBuf,
+}
+
+impl Mount {
+    /// Mounts a restore point.
+    ///
+    /// # Errors
+    /// [`MountError`]; nothing is mounted then, and an overlay that was there is as it was.
+    pub fn open(request: MountRequest) -> Result<Self, MountError> {
+        possible().map_err(|why| MountError::NotPossible { why })?;
+        let summary = request.point.summary().clone();
+        if summary.postgres.is_none() {
+            return Err(MountError::NoCluster(summary.point));
+        }
+        let failed = |step: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| MountError::Overlay { step, path, source }
+        };
+        let mountpoint = request.mountpoint.as_path();
+        if stale::is_abandoned(mountpoint) {
+            stale::detach(mountpoint).map_err(failed("detach", mountpoint))?;
+        }
+        fs::create_dir_all(mountpoint).map_err(failed("make", mountpoint))?;
+        let overlay = Overlay::open(&request.overlay, &summary, request.owner)?;
+        let layers = layers::Layers::new(Lower::new(request.point), overlay);
+        for folder in NEEDED_FOLDERS {
+            let made = layers.make_needed(folder);
+            made.map_err(failed("make", &request.overlay))?;
+        }
+        raise_open_files();
+        let pool = Pool::start(limits::MOUNT_FETCHES);
+        let shared = Arc::new(Shared {
+            layers,
+            tree: Tree::new(),
+            pool: pool.map_err(failed("serve", mountpoint))?,
+        });
+        let handing = match rustix::process::geteuid().is_root() {
+            true => Handing::Over,
+            false => Handing::Never,
+        };
+        let mounted = Mounted::new(Arc::clone(&shared), handing);
+        let session = fuser::spawn_mount(mounted, mountpoint, &configuration());
+        Ok(Self {
+            session: Some(session.map_err(failed("mount", mountpoint))?),
+            shared,
+            mountpoint: request.mountpoint,
+        })
+    }
+
+    /// Where the data directory is.
+    pub fn path(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Unmounts; the overlay stays, with everything that was written.
+    ///
+    /// The server on it must have stopped. Files that somebody still has open stay readable until they
+    /// are closed.
+    ///
+    /// # Errors
+    /// When the overlay cannot be made durable.
+    pub fn close(mut self) -> Result<(), MountError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), MountError> {
+        let Some(session) = self.session.take() else {
+            return Ok(());
+        };
+        let unmounted = session.umount_and_join();
+        if unmounted.is_err() {
+            // Somebody has files open: from here on nobody finds it, and it ends with the last.
+            let _ = stale::detach(&self.mountpoint);
+        }
+        self.shared.pool.close();
+        let overlay = self.shared.layers.overlay.root();
+        let noted = self.shared.layers.note_all();
+        noted.map_err(|source| MountError::Overlay {
+            step: "make durable",
+            path: overlay.to_owned(),
+            source,
+        })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!(error = %holdfast_core::ErrorChain(&error), "a mount has not ended well");
+        }
+    }
+}
+
+fn configuration() -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(stale::NAME.to_owned()),
+        MountOption::Subtype("holdfast".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+    ];
+    config.acl = match rustix::process::geteuid().is_root() {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    config.n_threads = Some(limits::MOUNT_THREADS);
+    config.clone_fd = true;
+    config
+}
+
+/// A server has many files open, and each of them is one of ours as well.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is refused, opening too many fails with an error that says so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

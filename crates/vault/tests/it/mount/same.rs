@@ -1,0 +1,186 @@
+//! A mount does what a plain copy does, whatever is done to it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::scene::{Scene, assert_same};
+
+/// One thing that is done to a folder.
+#[derive(Clone, Debug)]
+enum Act {
+    Allocate(String, u64, u64),
+    Append(String, Vec<u8>),
+    Create(String),
+    Folder(String),
+    Link(String, String),
+    Read(String, u64, usize),
+    RemoveFolder(String),
+    Rename(String, String),
+    Sync(String),
+    Truncate(String, u64),
+    Unlink(String),
+    Write(String, u64, Vec<u8>),
+}
+
+impl Act {
+    fn draw(random: &mut StdRng) -> Self {
+        let path = |random: &mut StdRng| {
+            let folder = ["base/1", "base/5", "global", "base/new"][random.random_range(0..4)];
+            format!("{folder}/{}", random.random_range(0..14))
+        };
+        let offset = |random: &mut StdRng| match random.random_range(0..3) {
+            0 => random.random_range(0..50) * 8192,
+            1 => random.random_range(0..450_000),
+            _ => random.random_range(0..(3 << 20) + 20_000),
+        };
+        let bytes = |random: &mut StdRng| {
+            let length = [1, 100, 8192, 8192, 8192, 20_000, 200_000][random.random_range(0..7)];
+            let mut bytes = vec![0; length];
+            random.fill_bytes(&mut bytes);
+            bytes
+        };
+        match random.random_range(0..20) {
+            0 => Self::Allocate(path(random), offset(random), 30_000),
+            1 => Self::Append(path(random), bytes(random)),
+            2 => Self::Create(path(random)),
+            3 => Self::Folder("base/new".to_owned()),
+            4 => Self::Link(path(random), path(random)),
+            5 => Self::RemoveFolder(
+                ["base/new", "global", "base/1"][random.random_range(0..3)].into(),
+            ),
+            6 => Self::Rename(path(random), path(random)),
+            7 => Self::Truncate(path(random), offset(random)),
+            8 => Self::Truncate(path(random), 0),
+            9 => Self::Unlink(path(random)),
+            10 | 11 => Self::Sync(path(random)),
+            12..=14 => Self::Read(path(random), offset(random), 100_000),
+            _ => {
+                let at = offset(random);
+                let aligned = random.random_range(0..2) == 0;
+                let at = if aligned { at / 8192 * 8192 } else { at };
+                Self::Write(path(random), at, bytes(random))
+            }
+        }
+    }
+
+    /// Does it, and returns what a program would see of it.
+    fn perform(&self, root: &Path) -> Result<Vec<u8>, io::ErrorKind> {
+        let at = |path: &str| root.join(path);
+        let open = |path: &str| OpenOptions::new().read(true).write(true).open(at(path));
+        let done: io::Result<Vec<u8>> = (|| {
+            match self {
+                Self::Allocate(path, offset, length) => {
+                    let flags = rustix::fs::FallocateFlags::empty();
+                    rustix::fs::fallocate(open(path)?, flags, *offset, *length)?;
+                }
+                Self::Append(path, bytes) => {
+                    let file = open(path)?;
+                    file.write_all_at(bytes, file.metadata()?.len())?;
+                }
+                Self::Create(path) => drop(File::create_new(at(path))?),
+                Self::Folder(path) => fs::create_dir(at(path))?,
+                Self::Link(from, to) => fs::hard_link(at(from), at(to))?,
+                Self::Read(path, offset, length) => {
+                    let mut bytes = vec![0; *length];
+                    let file = open(path)?;
+                    let mut done = 0;
+                    loop {
+                        let at = offset + u64::try_from(done).unwrap();
+                        match file.read_at(&mut bytes[done..], at)? {
+                            0 => break,
+                            count => done += count,
+                        }
+                    }
+                    bytes.truncate(done);
+                    return Ok(bytes);
+                }
+                Self::RemoveFolder(path) => fs::remove_dir(at(path))?,
+                Self::Rename(from, to) => fs::rename(at(from), at(to))?,
+                Self::Sync(path) => open(path)?.sync_data()?,
+                Self::Truncate(path, size) => open(path)?.set_len(*size)?,
+                Self::Unlink(path) => fs::remove_file(at(path))?,
+                Self::Write(path, offset, bytes) => open(path)?.write_all_at(bytes, *offset)?,
+            }
+            Ok(Vec::new())
+        })();
+        done.map_err(|error| error.kind())
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => drop(fs::copy(&path, &target).unwrap()),
+        }
+    }
+}
+
+/// Two names of one file would be two files after one of them was written: only the plain folder
+/// keeps them together, so the link's own name is removed before anything is written.
+fn is_safe(act: &Act) -> bool {
+    !matches!(act, Act::Link(from, to) if from == to)
+}
+
+fn compare(seed: u64, acts: usize) {
+    let scene = Scene::new(seed);
+    let plain: PathBuf = scene.dir.path().join("plain");
+    copy(&scene.kept(), &plain);
+    let mut mount = scene.mount().unwrap();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut last = Vec::new();
+    for number in 0..acts {
+        let act = Act::draw(&mut random);
+        if !is_safe(&act) {
+            continue;
+        }
+        let expected = act.perform(&plain);
+        let found = act.perform(mount.path());
+        last.push(format!("{act:?}").chars().take(60).collect::<String>());
+        let tail = &last[last.len().saturating_sub(12)..];
+        assert_eq!(
+            found.is_ok(),
+            expected.is_ok(),
+            "{found:?} {expected:?} seed {seed} {tail:#?}"
+        );
+        assert!(found == expected, "seed {seed}, act {number}: {tail:#?}");
+        if let (Act::Link(from, _), true) = (&act, found.is_ok()) {
+            let unlink = Act::Unlink(from.clone());
+            assert_eq!(unlink.perform(&plain), unlink.perform(mount.path()));
+        }
+        if random.random_range(0..150) == 0 {
+            assert_same(
+                &plain,
+                mount.path(),
+                &format!("seed {seed}, act {number} {tail:#?}"),
+            );
+        }
+        if random.random_range(0..60) == 0 {
+            mount.close().unwrap();
+            mount = scene.mount().unwrap();
+        }
+    }
+    assert_same(&plain, mount.path(), &format!("seed {seed}, at the end"));
+    mount.close().unwrap();
+    let mount = scene.mount().unwrap();
+    assert_same(&plain, mount.path(), &format!("seed {seed}, after the end"));
+}
+
+#[test]
+fn a_mount_does_what_a_plain_copy_does() {
+    let (seeds, acts) = match std::env::var_os("HOLDFAST_LONG").is_some() {
+        true => (40, 2000),
+        false => (4, 400),
+    };
+    for seed in 0..seeds {
+        compare(seed, acts);
+    }
+}
