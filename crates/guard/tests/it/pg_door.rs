@@ -12,11 +12,13 @@
 
 mod access;
 pub mod bench;
+mod corpus;
 mod encrypted;
 mod extended;
 mod hidden;
 mod judged;
 pub mod permitted;
+mod raw;
 mod roles;
 mod speed;
 mod stopped;

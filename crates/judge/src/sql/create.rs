@@ -62,6 +62,15 @@ pub(super) fn index<'a>(stmt: &'a IndexStmt, found: &mut Found<'a>) {
     found.adds(table.clone(), "it builds an index");
     if stmt.concurrent {
         found.needs_no_block = true;
+        let computes = stmt
+            .index_params()
+            .iter()
+            .any(|element| !matches!(element.expr(), Node::None));
+        if computes || !matches!(stmt.where_clause(), Node::None) {
+            let because = "it computes values outside of a transaction, which cannot be measured \
+                           before it is done";
+            found.does_for_good(Effect::Interrupt, Some(table), because);
+        }
     } else {
         let because = "writes to the table are blocked until the index is built; CONCURRENTLY \
                        does not block";

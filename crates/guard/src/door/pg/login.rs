@@ -41,6 +41,8 @@ pub(super) struct LoggedIn {
     pub key: Key,
     /// What openly reads may run without the gate.
     pub reads_pass: bool,
+    /// The lease may call what works over connections of its own.
+    pub leads_out: bool,
     /// The server's own.
     pub server_key: (u32, Vec<u8>),
 }
@@ -104,6 +106,7 @@ pub(super) async fn log_in(
             parameters: admitted.server.parameters,
             key: admitted.key,
             reads_pass: admitted.reads_pass,
+            leads_out: admitted.leads_out,
             server_key: admitted.server.key,
         }),
         Err(refused) => {

@@ -73,7 +73,7 @@ impl Open {
 }
 
 /// Tells how much a statement can do that its text does not say.
-fn hidden(statement: &Statement) -> Hidden {
+pub(super) fn hidden(statement: &Statement) -> Hidden {
     let reads = statement.effects.contains(Effect::Read);
     match statement.kind {
         StatementKind::Call | StatementKind::Do => Hidden::Code,

@@ -1,5 +1,6 @@
 //! What the rest of the world sees of the things that an open transaction has touched.
 
+mod sequences;
 mod sight;
 
 use std::collections::HashMap;
@@ -12,6 +13,8 @@ use holdfast_core::{ErrorChain, Lsn};
 use holdfast_wire::pg::url::ConnectionUrl;
 
 use super::dial;
+
+pub(super) use sequences::Sample;
 
 /// A relation as others see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +74,14 @@ impl Control {
         Ok(position.and_then(|position| position.parse().ok()))
     }
 
+    /// Tells whether a role may call what works over connections of its own.
+    pub(super) async fn leads_out(&self, database: &str, role: &str) -> Result<bool, String> {
+        let bad = |error: tokio_postgres::Error| ErrorChain(&error).to_string();
+        let client = self.client(database).await?;
+        let row = client.query_one(WAYS_OUT, &[&role]).await.map_err(bad)?;
+        row.try_get(0).map_err(bad)
+    }
+
     /// Looks relations up as they are outside; those that do not exist there are left out.
     pub(super) async fn look(
         &self,
@@ -111,6 +122,11 @@ const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NUL
 /// SOURCE: PostgreSQL 16's release notes: large objects cannot be written in READ ONLY any more.
 const REMOVABLE: &str = "SELECT pg_catalog.current_setting('server_version_num')::int4 < 160000 \
     AND EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)";
+
+const WAYS_OUT: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p \
+    WHERE (p.proname LIKE 'dblink%' OR p.proname LIKE 'http%' OR p.proname LIKE 'pg_background%' \
+      OR p.proname IN ('lo_export', 'lo_import', 'pg_read_file', 'pg_read_binary_file')) \
+    AND pg_catalog.has_function_privilege($1::pg_catalog.name, p.oid, 'EXECUTE'))";
 
 const QUESTION: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind, \
     c.relfilenode, c.relpersistence = 't', c.reltuples::float8, i.indrelid, c.relowner::text \

@@ -6,6 +6,7 @@
 mod gate;
 mod intake;
 mod late;
+mod outward;
 mod pass;
 mod plan;
 mod replies;
@@ -92,6 +93,12 @@ struct Session {
     reads_by_default: bool,
     /// What openly reads may run without the gate.
     reads_pass: bool,
+    /// The lease may call what works over connections of its own.
+    leads_out: bool,
+    /// The session has made functions, so what only writes rows may run them.
+    has_code: bool,
+    /// Where sequences stood before what runs now.
+    sample: Option<super::outside::Sample>,
     /// Counters of a rolled back transaction wait to be flushed.
     flush_due: bool,
     phase: Phase,
@@ -185,6 +192,7 @@ pub(super) async fn serve(
         parameters,
         key,
         reads_pass,
+        leads_out,
         ..
     } = session;
     let mut session = Box::new(Session::new(door, source, lease, flying));
@@ -192,6 +200,7 @@ pub(super) async fn serve(
     session.from_client = BytesMut::from(&from_client[..]);
     session.from_server = BytesMut::from(&from_server[..]);
     session.reads_pass = reads_pass;
+    session.leads_out = leads_out;
     session.welcome(&parameters, key);
     drop((parameters, from_client, from_server));
     session.run(client, server, ended).await;
@@ -213,6 +222,9 @@ impl Session {
             context: SqlContext::default(),
             reads_by_default: true,
             reads_pass: false,
+            leads_out: false,
+            has_code: false,
+            sample: None,
             flush_due: false,
             phase: Phase::Ready,
             expected: VecDeque::new(),
@@ -293,6 +305,7 @@ impl Session {
 
     /// Records permits of statements whose transaction ended.
     fn record_open(&mut self, outcome: Outcome) {
+        self.mend();
         if let Phase::Committing {
             permit: Some(permit),
             ..

@@ -151,6 +151,22 @@ impl Bench {
         ))
         .await
         .unwrap();
+        Self::before(server, wanted).await
+    }
+
+    /// Opens a door before a server that is there already.
+    pub async fn around(server: Server, database: &'static str) -> Self {
+        let wanted = Wanted {
+            mode: LeaseMode::Data,
+            is_proven: true,
+            policy: Policy::shipped(),
+            budget: RowBudget::default(),
+            database,
+        };
+        Self::before(server, wanted).await
+    }
+
+    async fn before(server: Server, wanted: Wanted) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = SigningKey::from_bytes(&[7; 32]);
         let ledger = Ledger::open(&folder.path().join("ledger"), key, clock::now()).unwrap();
@@ -172,7 +188,7 @@ impl Bench {
         let source = PgDoorSource {
             name: "prod".parse().unwrap(),
             environment: "production".to_owned(),
-            url: server.url_for("shop").parse().unwrap(),
+            url: server.url_for(wanted.database).parse().unwrap(),
         };
         let config = PgDoorConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -354,6 +370,16 @@ pub async fn issue_for(
     lasts: Duration,
 ) -> Issued {
     issue_on(leases, source, "shop", (mode, RowBudget::default(), lasts)).await
+}
+
+pub async fn issue_in(
+    leases: &Leases,
+    source: &PgDoorSource,
+    (mode, lasts): (LeaseMode, Duration),
+    database: Option<&str>,
+) -> Issued {
+    let terms = (mode, RowBudget::default(), lasts);
+    issue_on(leases, source, database.unwrap_or("shop"), terms).await
 }
 
 async fn issue_on(

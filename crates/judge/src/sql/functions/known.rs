@@ -178,7 +178,7 @@ const ACTS: &[(&str, Effect, &str)] = &[
     ),
     (
         "setval",
-        Effect::Write,
+        Effect::Interrupt,
         "it sets a sequence, which no ROLLBACK takes back",
     ),
     (

@@ -399,7 +399,8 @@ impl Judge<'_> {
     /// Catalogs in which something changed that neither side shows.
     fn unseen(&self) -> Vec<Finding> {
         let mut found = Vec::new();
-        for catalog in written(self.said) {
+        // Of types only those are looked at that do not come and go with a relation.
+        for catalog in written(self.said).filter(|catalog| catalog.oid != TYPE) {
             let mut rows = self.said.rows.iter();
             let changes = rows.any(|(oid, rows)| {
                 *oid == catalog.oid && rows.inserted == 0 && rows.changed.max(rows.removed) > 0

@@ -32,6 +32,7 @@ pub(super) struct Admitted {
     pub server: Server,
     pub key: Key,
     pub reads_pass: bool,
+    pub leads_out: bool,
 }
 
 impl Talk {
@@ -80,6 +81,7 @@ impl Talk {
         })?;
         let server = reach(&source, &lease, (minor, parameters)).await?;
         // In doubt everything goes through the gate, which costs time only.
+        let leads_out = source.control.leads_out(&pg.database, &pg.role).await != Ok(false);
         let reads_pass = source.control.reads_can_remove(&pg.database).await == Ok(false);
         let secret: [u8; 32] = clock::random().map_err(|error| Refused::garbled(&error))?;
         // Before 3.2 a secret has four bytes.
@@ -92,6 +94,7 @@ impl Talk {
             server,
             key,
             reads_pass,
+            leads_out,
         })
     }
 

@@ -9,11 +9,12 @@ use holdfast_core::{
     Permit, RowCount,
 };
 use holdfast_judge::policy::Facts;
+use holdfast_judge::sql::StatementKind;
 
 use super::super::changes::{self, Entry, Sight};
 use super::super::evidence::{self, Said};
 use super::super::measured::{self, Measured, sourced};
-use super::super::outside::Outside;
+use super::super::outside::{Outside, Sample};
 use super::super::own;
 use super::Session;
 use super::plan::{Item, Ran};
@@ -38,12 +39,16 @@ pub(super) enum Then {
     },
     /// A `COMMIT` of ours is sent.
     Own { is_simple: bool },
+    /// What comes next may run.
+    Sample,
     /// The statement that had to be decided may run.
     Statement { effects: Effects },
 }
 
 /// What came out.
 pub(super) enum Decided {
+    /// Where sequences stood.
+    Sampled(Sample),
     /// Nothing that needs a permit.
     Free,
     Permitted(Box<Permit>),
@@ -144,8 +149,9 @@ impl Session {
         let question = self.question(open.digest, open.summary.clone().unwrap_or_default());
         let question = question.rehearsed(&self.door.rehearsals, || self.rehearse_open());
         let (statements, approved) = (open.open.clone(), open.approved.clone());
+        let sample = self.sample.take();
         self.deciding = Some(tokio::spawn(async move {
-            let asking = question.measure((said, entries), statements, approved);
+            let asking = question.measure((said, entries, sample), statements, approved);
             match tokio::time::timeout(PG_EVIDENCE_WAITS_MAX, asking).await {
                 Ok(decided) => decided,
                 Err(_) => Decided::Refused(unmeasured("the question took too long")),
@@ -170,11 +176,21 @@ impl Session {
             for impact in statement.effects.impacts() {
                 effects.push(sourced(impact, &self.source.name));
             }
-            let alone =
-                statement.needs_no_block && statement.effects.worst() <= Some(Effect::Write);
+            let is_tidy = matches!(
+                statement.kind,
+                StatementKind::Index | StatementKind::Maintenance
+            );
+            let alone = statement.needs_no_block
+                && !is_tidy
+                && statement.effects.worst() <= Some(Effect::Write);
             if alone {
                 let because = "it runs outside transactions, so what it does cannot be measured before it is done";
                 let impact = holdfast_core::Impact::new(Effect::Interrupt, because);
+                effects.push(sourced(&impact, &self.source.name));
+            }
+            if self.may_leave(ran, statement) {
+                let because = "its code may use a way out of this database that the lease has";
+                let impact = holdfast_core::Impact::new(Effect::Unknown, because);
                 effects.push(sourced(&impact, &self.source.name));
             }
         }
@@ -216,7 +232,11 @@ impl Session {
             return;
         };
         match (decided, then) {
-            (Decided::Refused(refusal), Then::Statement { .. }) => self.refuse_step(refusal),
+            (Decided::Sampled(sample), Then::Sample) => self.sample = Some(sample),
+            (Decided::Refused(refusal), Then::Statement { .. } | Then::Sample) => {
+                self.sample = Some(Sample::default());
+                self.refuse_step(refusal);
+            }
             (Decided::Refused(refusal), _) => {
                 self.roll_back();
                 self.phase = Phase::Refusing(refusal);
@@ -224,11 +244,11 @@ impl Session {
             (Decided::Permitted(permit), Then::Statement { effects }) => {
                 self.approved(*permit, &effects);
             }
-            (Decided::Free, Then::Statement { .. }) => {}
+            (Decided::Free, Then::Statement { .. }) | (_, Then::Sample) => {}
             (decided, then) => {
                 let permit = match decided {
                     Decided::Permitted(permit) => Some(permit),
-                    Decided::Free | Decided::Refused(_) => None,
+                    Decided::Free | Decided::Refused(_) | Decided::Sampled(_) => None,
                 };
                 self.commit(permit, then);
             }
@@ -271,8 +291,20 @@ impl Session {
                 }
                 self.phase = Phase::Committing { permit };
             }
-            Then::Statement { .. } => {}
+            Then::Sample | Then::Statement { .. } => {}
         }
+    }
+
+    /// Notes where sequences stand before something runs that may hide a `setval`.
+    pub(super) fn take_sample(&mut self) {
+        let (source, database) = (Arc::clone(&self.source), self.database.clone());
+        self.deciding = Some(tokio::spawn(async move {
+            match source.control.sequences(&database, &[]).await {
+                Ok(sample) => Decided::Sampled(sample),
+                Err(why) => Decided::Refused(unmeasured(&format!("guard's own connection: {why}"))),
+            }
+        }));
+        self.phase = Phase::Deciding(Then::Sample);
     }
 
     fn question(&self, digest: Digest, summary: String) -> Question {
@@ -305,10 +337,30 @@ impl Question {
 
     async fn measure(
         self,
-        (said, entries): (Said, Option<Vec<Entry>>),
+        (said, entries, sample): (Said, Option<Vec<Entry>>, Option<Sample>),
         open: measured::Open,
         approved: Effects,
     ) -> Decided {
+        let strong = said
+            .locks
+            .iter()
+            .filter(|lock| lock.mode != "RowExclusiveLock");
+        let strong: Vec<u32> = strong.map(|lock| lock.oid).collect();
+        let mended = match &sample {
+            Some(sample) => {
+                self.source
+                    .control
+                    .mend(&self.database, sample, &strong)
+                    .await
+            }
+            None => Ok(Vec::new()),
+        };
+        let mended = match mended {
+            Ok(mended) => mended,
+            Err(why) => {
+                return Decided::Refused(unmeasured(&format!("guard's own connection: {why}")));
+            }
+        };
         let looking = self.look(&said, entries).await;
         let (outside, sight) = match looking {
             Ok(seen) => seen,
@@ -318,6 +370,12 @@ impl Question {
         };
         let inner = (&said, sight.as_ref());
         let mut measured = measured::conclude(inner, &outside, &open, &self.source.name);
+        for name in mended {
+            let because = format!("the sequence {name} was set; it was put back");
+            measured.evidence.push("sequence set", name);
+            let impact = holdfast_core::Impact::new(Effect::Interrupt, because);
+            measured.effects.push(sourced(&impact, &self.source.name));
+        }
         measured.effects = measured
             .effects
             .impacts()

@@ -180,7 +180,15 @@ impl Session {
             self.settings.add(ran);
         }
         match self.refuses_to_read(ran) {
-            None => self.todo.extend(items),
+            None => {
+                let leaving: Vec<Item> = ran
+                    .iter()
+                    .filter(|one| self.leaves(std::slice::from_ref(*one)))
+                    .map(|one| Item::Decide(one.clone()))
+                    .collect();
+                self.todo.extend(leaving);
+                self.todo.extend(items);
+            }
             Some(refusal) => {
                 self.todo.extend(end);
                 self.refuse_step(refusal);

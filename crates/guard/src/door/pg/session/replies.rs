@@ -323,6 +323,7 @@ impl Session {
 
     /// The transaction is over and was not committed by way of the gate.
     pub(super) fn end_transaction(&mut self) {
+        self.mend();
         let Some(over) = self.transaction.take() else {
             return;
         };

@@ -110,6 +110,19 @@ impl Session {
                 self.prepare();
                 self.send(&bytes, expected);
             }
+            Item::Begin
+                if self
+                    .todo
+                    .front()
+                    .is_some_and(|next| self.needs_sample(next)) =>
+            {
+                self.todo.push_front(Item::Begin);
+                self.take_sample();
+            }
+            run @ Item::Run { .. } if self.needs_sample(&run) => {
+                self.todo.push_front(run);
+                self.take_sample();
+            }
             Item::Begin => {
                 self.begin();
                 // In one go with what it is for: nothing is answered before a `Flush`.
@@ -131,24 +144,7 @@ impl Session {
                 expected,
             } => self.control(control, &bytes, expected),
             Item::Decide(ran) => self.decide_before(&ran),
-            Item::Probe(ran) => {
-                self.prepare();
-                self.own_number = self.own_number.wrapping_add(1);
-                own::write_probe(&ran.text(), self.own_number, &mut self.to_server);
-                let parse = What::Parse {
-                    name: bytes::Bytes::new(),
-                    known: None,
-                    types: bytes::Bytes::new(),
-                };
-                let close = What::Close {
-                    portal: None,
-                    statement: None,
-                };
-                self.expected
-                    .extend([Expected::own(parse), Expected::own(close)]);
-                self.own_sync();
-                self.phase = Phase::Probing(ran);
-            }
+            Item::Probe(ran) => self.probe(ran),
             Item::Bare { bytes, expected } => self.bare(&bytes, expected),
             Item::Refuse(code, message) => {
                 let refusal = Refusal {
@@ -161,6 +157,26 @@ impl Session {
             }
             Item::End { is_simple } => self.end(is_simple),
         }
+    }
+
+    /// Asks the server whether it understands a text.
+    fn probe(&mut self, ran: Ran) {
+        self.prepare();
+        self.own_number = self.own_number.wrapping_add(1);
+        own::write_probe(&ran.text(), self.own_number, &mut self.to_server);
+        let parse = What::Parse {
+            name: bytes::Bytes::new(),
+            known: None,
+            types: bytes::Bytes::new(),
+        };
+        let close = What::Close {
+            portal: None,
+            statement: None,
+        };
+        self.expected
+            .extend([Expected::own(parse), Expected::own(close)]);
+        self.own_sync();
+        self.phase = Phase::Probing(ran);
     }
 
     fn run_part(
@@ -184,6 +200,7 @@ impl Session {
                 transaction.add(ran);
             }
         }
+        self.note_code(ran);
         self.send(bytes, expected);
         if !is_simple {
             own::write_flush(&mut self.to_server);
