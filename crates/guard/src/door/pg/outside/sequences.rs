@@ -84,10 +84,12 @@ const LIMIT_AHEAD: i64 = 1_000_000;
 /// Numbers that are left for those who took some at the same time.
 const ROOM: i64 = 1_000;
 
-const QUESTION: &str = "SELECT c.oid, c.relfilenode, pg_catalog.pg_sequence_last_value(c.oid) \
+const QUESTION: &str = "SELECT c.oid, c.relfilenode, \
+    CASE WHEN c.relkind = 'S' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT') \
+      THEN pg_catalog.pg_sequence_last_value(c.oid) END \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid \
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND s.seqincrement > 0 AND NOT s.seqcycle \
-    AND c.oid <> ALL($1) AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT') \
+    AND c.oid <> ALL($1) \
     ORDER BY c.oid LIMIT 5000";
 
 const OWNED_BY: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), \
