@@ -377,3 +377,9 @@ pub const CLONE_REOPENED: u32 = 5;
 pub const MOUNT_THREADS: usize = 4;
 /// What one mount fetches from the repository at once.
 pub const MOUNT_FETCHES: usize = 16;
+/// Threads that bring the rest of a mount's files.
+pub const MOUNT_HYDRATES: usize = 4;
+/// How long these wait at a time: for somebody who is waiting, and for their pace.
+pub const MOUNT_PAUSE: Duration = Duration::from_millis(20);
+/// Untouched files of a mount that are remembered before those that nobody has are forgotten.
+pub const MOUNT_KNOWN: usize = 4096;

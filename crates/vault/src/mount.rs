@@ -25,6 +25,7 @@ mod blocks;
 mod content;
 mod durable;
 mod error;
+mod hydrate;
 mod layers;
 mod lower;
 mod names;
@@ -36,21 +37,27 @@ mod serve;
 mod stale;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+
+use holdfast_core::ByteCount;
 
 use crate::limits;
 use crate::repository::Point;
 use crate::restore::NEEDED_FOLDERS;
 
 pub use error::{MountError, WhyNot};
+pub use hydrate::Hydration;
 pub use overlay::FilesOwner;
 pub use stale::{possible, sweep};
 
+use hydrate::Hydrating;
 use lower::Lower;
 use overlay::Overlay;
 use pool::Pool;
@@ -75,6 +82,7 @@ pub struct Mount {
     session: Option<BackgroundSession>,
     shared: Arc<Shared>,
     mountpoint: PathBuf,
+    hydrating: Mutex<Hydrating>,
 }
 
 impl Mount {
@@ -120,12 +128,45 @@ impl Mount {
             session: Some(session.map_err(failed("mount", mountpoint))?),
             shared,
             mountpoint: request.mountpoint,
+            hydrating: Mutex::default(),
         })
     }
 
     /// Where the data directory is.
     pub fn path(&self) -> &Path {
         &self.mountpoint
+    }
+
+    /// Brings blocks of 8 KiB of files before they are asked for, several at once, and returns how many
+    /// were fetched: those that the log names which a server is about to replay. Files that are not
+    /// there are passed over.
+    ///
+    /// # Errors
+    /// When the repository does not give one, or the overlay's disk is full; the mount goes on.
+    pub fn prefetch(&self, blocks: &BTreeMap<String, Vec<Range<u64>>>) -> io::Result<u64> {
+        hydrate::prefetch(&self.shared.layers, blocks)
+    }
+
+    /// Begins to bring everything, beside what is asked for and behind it; with an earlier mount's
+    /// overlay it goes on where that ended. Called again, it only sets the bound.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn hydrate(&self, bytes_per_second: Option<ByteCount>) -> io::Result<()> {
+        let rate = bytes_per_second.map(|bytes| bytes.0);
+        self.hydrating().begin(&self.shared, rate)
+    }
+
+    /// Tells how far [`Mount::hydrate`] has come.
+    pub fn hydration(&self) -> Hydration {
+        let total = self.shared.layers.lower.bytes();
+        self.hydrating().how_far(total)
+    }
+
+    fn hydrating(&self) -> std::sync::MutexGuard<'_, Hydrating> {
+        self.hydrating
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Unmounts; the overlay stays, with everything that was written.
@@ -143,6 +184,7 @@ impl Mount {
         let Some(session) = self.session.take() else {
             return Ok(());
         };
+        self.hydrating().stop();
         let unmounted = session.umount_and_join();
         if unmounted.is_err() {
             // Somebody has files open: from here on nobody finds it, and it ends with the last.

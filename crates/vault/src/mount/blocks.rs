@@ -101,6 +101,11 @@ impl Layers {
         }
     }
 
+    /// Whether a block with a byte in `range` must be fetched.
+    pub(super) fn is_absent(&self, content: &Content, range: &Range<u64>) -> bool {
+        content.look().presence.first_absent(range).is_some()
+    }
+
     /// Keeps those blocks of a window that the overlay does not have.
     fn keep(&self, content: &Arc<Content>, window: &Window) -> io::Result<()> {
         let mut body = content.change();

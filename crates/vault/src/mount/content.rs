@@ -111,8 +111,21 @@ impl Content {
         self.is_unnoted.swap(false, Ordering::AcqRel)
     }
 
+    /// No name leads to it from here on: it never gets a place in the data directory again.
     pub(super) fn set_nameless(&self) {
+        let _turn = self.change();
         self.is_unlinked.store(true, Ordering::Release);
+    }
+
+    /// A name leads to it after all.
+    pub(super) fn set_named(&self) {
+        let _turn = self.change();
+        self.is_unlinked.store(false, Ordering::Release);
+    }
+
+    /// Whether the restore point is not needed for it any more.
+    pub(super) fn is_whole(&self) -> bool {
+        self.look().layer == Layer::Whole
     }
 
     /// Whether no name leads to it any more.

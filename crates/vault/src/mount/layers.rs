@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::content::{Body, Content, Layer, Origin};
 use super::lower::{Lower, LowerKind, join};
 use super::overlay::{Overlay, open_file, remove};
 use super::record;
 use super::tree::{NodeKind, missing};
+use crate::limits;
 
 /// The restore point and the overlay over it.
 pub(super) struct Layers {
@@ -18,6 +19,8 @@ pub(super) struct Layers {
     pub(super) overlay: Overlay,
     /// Files that have blocks of both, by path: also those that nobody has open.
     partials: Mutex<BTreeMap<Arc<str>, Arc<Content>>>,
+    /// Files that were never touched and that somebody has: nobody gets a second one.
+    known: Mutex<BTreeMap<Arc<str>, Weak<Content>>>,
     flights: Flights,
 }
 
@@ -49,6 +52,7 @@ impl Layers {
             lower,
             overlay,
             partials: Mutex::default(),
+            known: Mutex::default(),
             flights: Flights::default(),
         }
     }
@@ -87,6 +91,17 @@ impl Layers {
 
     /// Returns what is under a path.
     pub(super) fn find(&self, path: &str) -> io::Result<Option<NodeKind>> {
+        loop {
+            let found = self.find_once(path)?;
+            let is_lower = matches!(&found, Some(NodeKind::File(content)) if !content.is_whole());
+            // It may have become whole meanwhile, and then the restore point's does not count.
+            if !is_lower || self.facts(path).is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn find_once(&self, path: &str) -> io::Result<Option<NodeKind>> {
         match fs::symlink_metadata(self.overlay.data(path)) {
             Ok(found) if found.is_dir() => return Ok(Some(NodeKind::Folder)),
             Ok(found) if found.is_file() => {
@@ -123,7 +138,19 @@ impl Layers {
         })?;
         let Some(kept) = kept else {
             // Blocks that were never recorded count for nothing.
-            return Ok(Arc::new(Content::lower(origin)));
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(content) = known.get(&origin.path).and_then(Weak::upgrade)
+                && !content.is_unlinked()
+            {
+                return Ok(content);
+            }
+            if known.len() > limits::MOUNT_KNOWN {
+                known.retain(|_, content| content.strong_count() > 0);
+            }
+            let path = Arc::clone(&origin.path);
+            let content = Arc::new(Content::lower(origin));
+            known.insert(path, Arc::downgrade(&content));
+            return Ok(content);
         };
         let file = open_file(&partial)?;
         if let Some(cut) = kept.cut {

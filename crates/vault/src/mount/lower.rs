@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-use holdfast_core::ErrorChain;
+use holdfast_core::{ByteCount, ErrorChain};
 
 use super::presence::BLOCK_BYTES;
 use crate::repository::{FileRecord, Point, RecordKind, RepositoryError};
@@ -40,9 +40,27 @@ impl Lower {
         }
     }
 
+    /// Bytes of all its files.
+    pub(super) fn bytes(&self) -> ByteCount {
+        self.point.summary().bytes
+    }
+
     /// When everything that was never touched counts as changed.
     pub(super) fn made(&self) -> SystemTime {
         self.made
+    }
+
+    /// Returns everything that is shown, in order of the paths' bytes.
+    pub(super) fn all(
+        &self,
+    ) -> impl Iterator<Item = io::Result<(String, LowerKind)>> + Send + use<> {
+        self.point.files().filter_map(|found| match found {
+            Err(error) => Some(Err(unreadable(error))),
+            Ok((path, record)) => {
+                let kind = kind_of(&record).filter(|_| !is_left_out(&path))?;
+                Some(Ok((path, kind)))
+            }
+        })
     }
 
     /// Looks a path up. Links of the source are not followed, and not shown.

@@ -49,6 +49,15 @@ impl Layers {
         }
     }
 
+    /// Makes a folder of the restore point one of the data directory, when it is seen.
+    pub(super) fn make_seen(&self, path: &str) -> io::Result<()> {
+        if self.overlay.is_gone(path) || self.facts(path).is_some() {
+            return Ok(());
+        }
+        let data = self.overlay.data(path);
+        self.overlay.make_parents(&data.join("x"))
+    }
+
     pub(super) fn make_link(&self, path: &str, target: &std::path::Path) -> io::Result<()> {
         let data = self.overlay.data(path);
         self.overlay.make_parents(&data)?;
@@ -136,10 +145,15 @@ impl Layers {
             self.overlay.hide(to)?;
         }
         self.overlay.make_parents(&target)?;
-        fs::rename(&source, &target)?;
+        // Whoever brings it into the data directory must not put it over what is renamed.
         if let Some(NodeKind::File(content)) = replaced {
             content.set_nameless();
         }
+        let renamed = fs::rename(&source, &target);
+        if let (Some(NodeKind::File(content)), Err(_)) = (replaced, &renamed) {
+            content.set_named();
+        }
+        renamed?;
         if self.partials().remove(to).is_some() {
             self.overlay.forget_partial(to)?;
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -11,8 +12,6 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Queue {
     /// What somebody waits for.
     first: VecDeque<Job>,
-    /// What will perhaps be wanted.
-    later: VecDeque<Job>,
     is_closed: bool,
 }
 
@@ -20,6 +19,7 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     came: Condvar,
+    emptied: Condvar,
 }
 
 impl Shared {
@@ -31,13 +31,13 @@ impl Shared {
         let mut queue = self.queue();
         loop {
             if let Some(job) = queue.first.pop_front() {
+                if queue.first.is_empty() {
+                    self.emptied.notify_all();
+                }
                 return Some(job);
             }
             if queue.is_closed {
                 return None;
-            }
-            if let Some(job) = queue.later.pop_front() {
-                return Some(job);
             }
             queue = self
                 .came
@@ -47,7 +47,7 @@ impl Shared {
     }
 }
 
-/// A bounded number of threads; what somebody waits for comes before what is only fetched ahead.
+/// A bounded number of threads for what somebody waits for.
 pub(super) struct Pool {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -79,16 +79,12 @@ impl Pool {
         self.shared.came.notify_one();
     }
 
-    /// Does something when nobody waits; `false` when too much is waiting already.
-    #[expect(dead_code, reason = "what is fetched ahead comes with the next part")]
-    pub(super) fn later(&self, limit: usize, job: impl FnOnce() + Send + 'static) -> bool {
-        let mut queue = self.shared.queue();
-        if queue.later.len() >= limit || queue.is_closed {
-            return false;
-        }
-        queue.later.push_back(Box::new(job));
-        self.shared.came.notify_one();
-        true
+    /// Lets what somebody waits for go first, for as long as `limit`.
+    pub(super) fn wait_for_first(&self, limit: Duration) {
+        let queue = self.shared.queue();
+        let busy = |queue: &mut Queue| !queue.first.is_empty() && !queue.is_closed;
+        let waited = self.shared.emptied.wait_timeout_while(queue, limit, busy);
+        drop(waited);
     }
 
     /// Ends the threads after what somebody waits for.

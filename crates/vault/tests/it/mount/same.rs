@@ -1,10 +1,13 @@
 //! A mount does what a plain copy does, whatever is done to it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use holdfast_core::ByteCount;
+use holdfast_testing::signals;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -131,6 +134,7 @@ fn is_safe(act: &Act) -> bool {
 }
 
 fn compare(seed: u64, acts: usize) {
+    let hydrates = seed % 2 == 1;
     let scene = Scene::new(seed);
     let plain: PathBuf = scene.dir.path().join("plain");
     copy(&scene.kept(), &plain);
@@ -163,6 +167,9 @@ fn compare(seed: u64, acts: usize) {
                 &format!("seed {seed}, act {number} {tail:#?}"),
             );
         }
+        if hydrates && random.random_range(0..80) == 0 {
+            mount.hydrate(Some(ByteCount(64 << 20))).unwrap();
+        }
         if random.random_range(0..60) == 0 {
             mount.close().unwrap();
             mount = scene.mount().unwrap();
@@ -172,6 +179,47 @@ fn compare(seed: u64, acts: usize) {
     mount.close().unwrap();
     let mount = scene.mount().unwrap();
     assert_same(&plain, mount.path(), &format!("seed {seed}, after the end"));
+}
+
+#[test]
+fn a_hydrated_mount_is_an_ordinary_data_directory() {
+    let scene = Scene::new(21);
+    let mount = scene.mount().unwrap();
+    let file = mount.path().join("base/5/10");
+    let opened = OpenOptions::new().read(true).write(true).open(&file);
+    let opened = opened.unwrap();
+    opened.write_all_at(&[5; 8192], 16_384).unwrap();
+    fs::remove_file(mount.path().join("global/3")).unwrap();
+    let named = BTreeMap::from([
+        ("base/1/10".to_owned(), vec![0..2, 300..301]),
+        ("base/1/none".to_owned(), Vec::from([0..1])),
+    ]);
+    assert!(mount.prefetch(&named).unwrap() > 0);
+    // With a bound it takes its time, and goes on after a remount.
+    mount.hydrate(Some(ByteCount(1 << 20))).unwrap();
+    assert!(!mount.hydration().is_complete);
+    drop(opened);
+    mount.close().unwrap();
+    let mount = scene.mount().unwrap();
+    mount.hydrate(None).unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    signals::wait_until(limit, || mount.hydration().is_complete).unwrap();
+    let how_far = mount.hydration();
+    assert_eq!(how_far.failed, None);
+    assert_eq!(how_far.done, how_far.total);
+    // Written through the kernel alone now.
+    let opened = OpenOptions::new().write(true).open(&file).unwrap();
+    opened.write_all_at(&[6; 8192], 24_576).unwrap();
+    opened.sync_data().unwrap();
+    drop(opened);
+    mount.close().unwrap();
+    let plain = scene.kept();
+    let expected = OpenOptions::new().write(true).open(plain.join("base/5/10"));
+    let expected = expected.unwrap();
+    expected.write_all_at(&[5; 8192], 16_384).unwrap();
+    expected.write_all_at(&[6; 8192], 24_576).unwrap();
+    fs::remove_file(plain.join("global/3")).unwrap();
+    assert_same(&plain, &scene.overlay().join("data"), "hydrated");
 }
 
 #[test]
