@@ -192,7 +192,7 @@ fn a_hydrated_mount_is_an_ordinary_data_directory() {
     fs::remove_file(mount.path().join("global/3")).unwrap();
     let named = BTreeMap::from([
         ("base/1/10".to_owned(), vec![0..2, 300..301]),
-        ("base/1/none".to_owned(), Vec::from([0..1])),
+        ("base/1/none".to_owned(), std::iter::once(0..1).collect()),
     ]);
     assert!(mount.prefetch(&named).unwrap() > 0);
     // With a bound it takes its time, and goes on after a remount.
