@@ -259,6 +259,9 @@ impl Client {
         let mut line = Vec::new();
         let mut reader = BufReader::new(read.take(LIMIT_LINE_BYTES));
         reader.read_until(b'\n', &mut line).await.map_err(broken)?;
+        if line.is_empty() {
+            return Err(broken(std::io::ErrorKind::UnexpectedEof.into()).into());
+        }
         match serde_json::from_slice(&line) {
             Ok(Answer::Ok(value)) => {
                 Ok(serde_json::from_value(value).map_err(|_| ApiError::Malformed { half })?)

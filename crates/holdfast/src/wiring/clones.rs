@@ -4,13 +4,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::{ByteCount, Code};
 use holdfast_vault::clone::{
     self, CloneError, CloneRequest, CloneShown, CloneState, ClonesConfig, Listed, Standing,
     ThinClone,
 };
+use holdfast_vault::limits::{CLONE_POLL, CLONE_STOP};
 use holdfast_vault::{Progress, ProgressFn};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -242,12 +243,25 @@ pub async fn ask<T: DeserializeOwned>(told: &Config, id: &str, op: &str) -> Resu
 /// When something of it stays.
 pub async fn close(told: &Config, id: &str) -> Result<(), Failure> {
     let listed = find(told, id)?;
-    if !clone::remove(&config(told), &listed.id)? {
-        client(told, id)
+    let deadline = Instant::now() + CLONE_STOP;
+    while !clone::remove(&config(told), &listed.id)? {
+        let asked = client(told, id)
             .ask::<Value>("clone.close", Value::Null)
-            .await?;
+            .await;
+        match asked {
+            Ok(_) => break,
+            // Its process is ending by itself, and answers no more; what it leaves is removed here.
+            Err(failure) if is_silence(&failure) && Instant::now() < deadline => {
+                tokio::time::sleep(CLONE_POLL).await;
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(())
+}
+
+fn is_silence(failure: &Failure) -> bool {
+    matches!(failure.code, Code::ZS601 | Code::ZS602)
 }
 
 /// Makes an ordinary data directory of a clone.
