@@ -101,7 +101,7 @@ mod tests {
                 "`d` is used by no member: take it out"
             ]
         );
-        assert_eq!((findings[0].line, findings[1].line), (3, 4));
+        assert_eq!((findings[0].line, findings[1].line), (4, 4));
     }
 
     #[test]
