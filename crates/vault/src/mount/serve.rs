@@ -5,29 +5,31 @@
 //! which then reads and writes them without us. Names and sizes are remembered by the kernel for
 //! long: nobody changes them but through it.
 
+mod handles;
+mod names;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackingId, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
 };
 use rustix::fs::FallocateFlags;
 
 use super::attributes::{Change, blank};
 use super::blocks::Read;
-use super::content::{Content, Layer};
 use super::layers::Layers;
-use super::lower::join;
 use super::pool::Pool;
-use super::tree::{NodeKind, TOP, Tree, missing};
+use super::tree::{NodeKind, TOP, Tree};
+use handles::{HANDED, NO_HANDLE, SERVED};
 
 /// What all threads of a mount share.
 pub(super) struct Shared {
@@ -69,112 +71,6 @@ impl Mounted {
 
     fn layers(&self) -> &Layers {
         &self.shared.layers
-    }
-
-    /// Returns the path that a name in a folder has.
-    fn path(&self, parent: INodeNo, name: &OsStr) -> io::Result<(String, String)> {
-        let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = self.shared.tree.path(parent.0)?;
-        Ok((join(&folder, name), name.to_owned()))
-    }
-
-    fn file(&self, number: INodeNo) -> io::Result<Arc<Content>> {
-        match self.shared.tree.kind(number.0)? {
-            NodeKind::File(content) => Ok(content),
-            NodeKind::Folder => Err(rustix::io::Errno::ISDIR.into()),
-            NodeKind::Other => Err(rustix::io::Errno::INVAL.into()),
-        }
-    }
-
-    fn look_up(&self, parent: INodeNo, name: &OsStr) -> io::Result<Option<FileAttr>> {
-        let (path, name) = self.path(parent, name)?;
-        let tree = &self.shared.tree;
-        let known = match tree.known(parent.0, &name) {
-            Some(known) => Some(known),
-            None => self
-                .layers()
-                .find(&path)?
-                .map(|kind| tree.add(parent.0, &name, kind)),
-        };
-        known
-            .map(|(number, kind)| self.layers().attributes(number, &kind, Some(&path)))
-            .transpose()
-    }
-
-    /// Makes something with a new name known.
-    fn made(&self, parent: INodeNo, name: &OsStr, kind: NodeKind) -> io::Result<FileAttr> {
-        let (path, name) = self.path(parent, name)?;
-        let (number, kind) = self.shared.tree.add(parent.0, &name, kind);
-        self.layers().attributes(number, &kind, Some(&path))
-    }
-
-    /// Returns what is under a name that is about to go, without the kernel hearing of it.
-    fn there(&self, parent: INodeNo, path: &str, name: &str) -> io::Result<Option<NodeKind>> {
-        match self.shared.tree.peek(parent.0, name) {
-            Some(kind) => Ok(Some(kind)),
-            None => self.layers().find(path),
-        }
-    }
-
-    fn take_away(&self, parent: INodeNo, name: &OsStr, is_folder: bool) -> io::Result<()> {
-        let (path, name) = self.path(parent, name)?;
-        let kind = self.there(parent, &path, &name)?.ok_or_else(missing)?;
-        match (&kind, is_folder) {
-            (NodeKind::Folder, true) => self.layers().remove_folder(&path)?,
-            (_, true) => return Err(rustix::io::Errno::NOTDIR.into()),
-            (_, false) => self.layers().take_file(&path, &kind)?,
-        }
-        self.shared.tree.take(parent.0, &name);
-        Ok(())
-    }
-
-    fn rename_to(
-        &self,
-        from: (INodeNo, &OsStr),
-        to: (INodeNo, &OsStr),
-        flags: RenameFlags,
-    ) -> io::Result<()> {
-        let (source, source_name) = self.path(from.0, from.1)?;
-        let (target, target_name) = self.path(to.0, to.1)?;
-        let kind = self
-            .there(from.0, &source, &source_name)?
-            .ok_or_else(missing)?;
-        let replaced = self.there(to.0, &target, &target_name)?;
-        if flags.contains(RenameFlags::RENAME_NOREPLACE) && replaced.is_some() {
-            return Err(rustix::io::Errno::EXIST.into());
-        }
-        if !(flags - RenameFlags::RENAME_NOREPLACE).is_empty() {
-            return Err(rustix::io::Errno::INVAL.into());
-        }
-        if source == target {
-            return Ok(());
-        }
-        self.layers()
-            .rename((&source, &kind), (&target, replaced.as_ref()))?;
-        self.shared
-            .tree
-            .rename((from.0.0, &source_name), (to.0.0, &target_name));
-        Ok(())
-    }
-
-    /// Returns the file as the kernel can have it, when it is whole.
-    fn backing(
-        &self,
-        content: &Content,
-        hand: impl FnOnce(&std::fs::File) -> io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
-        let mut body = content.change();
-        if body.backing.is_none() && self.handing == Handing::Over {
-            let file = body.file.clone()?;
-            if body.layer != Layer::Whole && !body.presence.is_whole() {
-                return None;
-            }
-            match hand(&file) {
-                Ok(backing) => body.backing = Some(Arc::new(backing)),
-                Err(error) => tracing::debug!(%error, "a whole file is not handed to the kernel"),
-            }
-        }
-        body.backing.clone()
     }
 }
 
@@ -351,13 +247,7 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let opened = (|| {
-            let content = self.file(number)?;
-            let path = self.shared.tree.path(number.0).unwrap_or_default();
-            self.layers().open(&content, &path)?;
-            Ok::<_, io::Error>(content)
-        })();
-        match opened {
+        match self.open_file(number) {
             Ok(content) => match self.backing(&content, |file| reply.open_backing(file)) {
                 Some(backing) => reply.opened_passthrough(NO_HANDLE, HANDED, &backing),
                 None => reply.opened(NO_HANDLE, SERVED),
@@ -475,15 +365,8 @@ impl Filesystem for Mounted {
     }
 
     fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let path = self.shared.tree.path(number.0);
-        match path.and_then(|path| self.layers().list(&path)) {
-            Ok(found) => {
-                let handle = self.last.fetch_add(1, Ordering::Relaxed);
-                let dots = [".", ".."].map(|name| (name.to_owned(), FileType::Directory));
-                let listing = dots.into_iter().chain(found).collect();
-                self.listings().insert(handle, Arc::new(listing));
-                reply.opened(FileHandle(handle), FopenFlags::empty());
-            }
+        match self.open_listing(number) {
+            Ok(handle) => reply.opened(handle, FopenFlags::empty()),
             Err(error) => reply.error(error.into()),
         }
     }
@@ -564,22 +447,6 @@ impl Filesystem for Mounted {
     }
 }
 
-impl Shared {
-    /// Returns the attributes of a number.
-    fn attributes(&self, number: u64) -> io::Result<FileAttr> {
-        let kind = self.tree.kind(number)?;
-        let path = self.tree.path(number).ok();
-        self.layers.attributes(number, &kind, path.as_deref())
-    }
-
-    fn change(&self, number: u64, change: &Change) -> io::Result<FileAttr> {
-        let kind = self.tree.kind(number)?;
-        let path = self.tree.path(number).ok();
-        self.layers.apply(&kind, path.as_deref(), change)?;
-        self.attributes(number)
-    }
-}
-
 fn entry(made: io::Result<FileAttr>, reply: ReplyEntry) {
     match made {
         Ok(attributes) => reply.entry(&LONG, &attributes, Generation(0)),
@@ -596,14 +463,6 @@ fn answer(done: io::Result<()>, reply: ReplyEmpty) {
 
 /// How long the kernel may remember names and attributes.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
-/// How files that are not whole are opened.
-const SERVED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO
-    .union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES)
-    .union(FopenFlags::FOPEN_NOFLUSH);
-/// How whole files are.
-const HANDED: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
-/// Nothing is remembered of an open file but the file.
-const NO_HANDLE: FileHandle = FileHandle(0);
 /// The most bytes of one write.
 const WRITE_BYTES: u32 = 1 << 20;
 /// Requests that the kernel may have under way without anybody waiting.
