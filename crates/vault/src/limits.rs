@@ -171,7 +171,7 @@ pub const REHEARSAL_LASTS: Duration = Duration::from_secs(120);
 /// How long the tables that a rehearsal removes or rewrites are counted.
 pub const REHEARSAL_COUNTS: Duration = Duration::from_secs(20);
 /// How long a rehearsal waits for what the source has written and the vault has not got yet.
-pub const REHEARSAL_CATCHES_UP: Duration = Duration::from_secs(3);
+pub const REHEARSAL_CATCHES_UP: Duration = Duration::from_secs(15);
 /// How often a running rehearsal is looked at.
 pub const REHEARSAL_POLL: Duration = Duration::from_millis(100);
 /// How often the locks of a rehearsal are looked at.

@@ -313,11 +313,13 @@ impl Shipper<'_> {
             self.lost = None;
             self.wait = limits::BACKOFF_MIN;
         }
-        if !safe.is_empty() {
-            self.shipped(cut.timeline, end);
-        }
+        // Read first: whoever sees that a position has come relies on its commits being known.
+        let is_more = !safe.is_empty();
         for payload in safe {
             self.watch(&cluster, cut.timeline, payload.content());
+        }
+        if is_more {
+            self.shipped(cut.timeline, end);
         }
         if let Err(error) = self.remove(&cluster, cut.timeline, whole) {
             self.fail(&error);
