@@ -221,6 +221,7 @@ codes! {
     ZS401 "the source of the PostgreSQL door cannot be reached",
     ZS402 "the PostgreSQL door cannot listen",
     ZS403 "what a transaction did cannot be measured",
+    ZS520 "a source cannot be looked through for what makes leases weaker",
     ZU401 "the lease request is not complete",
     ZU402 "the hold cannot be decided",
     ZU403 "the PostgreSQL door does not pass this",

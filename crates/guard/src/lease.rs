@@ -1,6 +1,7 @@
 //! Leases: short-lived authority of an agent at a source, for a stated purpose.
 
 pub mod role;
+pub mod weak;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

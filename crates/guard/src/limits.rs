@@ -156,6 +156,14 @@ pub const PG_OBJECTS_NAMED_MAX: usize = 40;
 /// Sessions that still run when the door closes get so long to end.
 pub const PG_CLOSE_WAITS_MAX: Duration = Duration::from_secs(5);
 
+// ---- what makes leases weaker
+
+/// How long the server may take for one question about what makes leases weaker.
+pub const WEAKNESS_LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// Objects that are named in one finding; more are counted.
+pub const WEAKNESS_OBJECTS_NAMED_MAX: usize = 20;
+
 // ---- rehearsals
 
 /// Rehearsals that wait for their turn; more are not made, and their holds say so.

@@ -22,6 +22,7 @@ mod sweep;
 mod threads;
 mod tls;
 mod verify;
+mod weak;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -53,6 +54,7 @@ use threads::{Accepted, Threads};
 use tls::Tls;
 
 pub use tls::PgDoorTls;
+pub use weak::look_for_weaknesses;
 
 /// A source that the door leads to.
 #[derive(Clone, Debug)]

@@ -4,3 +4,4 @@ mod decide;
 mod http_door;
 mod pg_door;
 mod suites;
+mod weak;

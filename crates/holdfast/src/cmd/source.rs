@@ -2,6 +2,7 @@
 
 mod block;
 mod settings;
+mod weak;
 
 use clap::{Args, Subcommand};
 use holdfast_core::{Code, SourceName};
@@ -26,6 +27,10 @@ pub enum Source {
     Check {
         /// Its name.
         name: String,
+        /// The database that is looked through for what makes leases weaker, when it is not the one in
+        /// `guard_url`.
+        #[arg(long)]
+        database: Option<String>,
         #[command(flatten)]
         settings: settings::Settings,
     },
@@ -91,12 +96,16 @@ impl Source {
         let config = shared.config()?;
         match self {
             Self::Add(add) => add.run(&config, output),
-            Self::Check { name, settings } => {
+            Self::Check {
+                name,
+                database,
+                settings,
+            } => {
                 let source = config.source(&name)?;
                 if settings.run(&config, source, output)? {
                     return Ok(());
                 }
-                check(&config, source, output)
+                check(&config, source, database.as_deref(), output)
             }
             Self::List => list(&config, output),
             Self::Remove { name, yes } => remove(&config, &name, yes.as_deref(), output),
@@ -160,7 +169,7 @@ impl Add {
         if self.settings.run(&changed, source, output)? {
             return Ok(());
         }
-        check(&changed, source, output)
+        check(&changed, source, None, output)
     }
 }
 
@@ -191,35 +200,56 @@ impl Add {
     }
 }
 
-/// Prints what a source lacks; fails when the vault could not work with it.
-fn check(config: &Config, source: &SourceConfig, output: Output) -> Done {
+/// Prints what a source lacks, and what makes leases weaker there; fails when the vault could not work
+/// with it.
+fn check(config: &Config, source: &SourceConfig, database: Option<&str>, output: Output) -> Done {
     if let Some(directory) = &source.directory {
         return check_directory(&config.base.join(directory), source, output);
     }
-    let told = vault::source(config, source)?;
-    let report: CheckReport = block_on(async { Ok(check_source(&told).await) })?;
-    output.result(&report, || describe(&report));
-    let missing = report
+    let report: Option<CheckReport> = match source.vault_url {
+        Some(_) => {
+            let told = vault::source(config, source)?;
+            Some(block_on(async { Ok(check_source(&told).await) })?)
+        }
+        None => None,
+    };
+    let leases = weak::look(config, source, database);
+    let checked = weak::Checked {
+        report: report.as_ref(),
+        leases: leases.as_ref().ok().and_then(Option::as_ref),
+    };
+    output.result(&checked, || {
+        let parts = [
+            checked.report.map(describe),
+            checked.leases.map(weak::describe),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        parts.join("\n")
+    });
+    match report.as_ref().and_then(|report| missing(source, report)) {
+        Some(missing) => Err(missing),
+        None => leases.map(drop),
+    }
+}
+
+/// Returns why the vault could not work with a source.
+fn missing(source: &SourceConfig, report: &CheckReport) -> Option<Failure> {
+    let first = report
         .requirements
         .iter()
-        .find(|one| one.state == RequirementState::Missing);
-    match missing {
-        None => Ok(()),
-        Some(first) => {
-            let code = first.code.as_deref();
-            let known = Code::ALL
-                .iter()
-                .find(|(known, _)| Some(known.as_str()) == code);
-            Err(Failure {
-                code: known.map_or(Code::ZU301, |(code, _)| *code),
-                message: format!(
-                    "`{}` cannot be captured yet: {}: {}; nothing was changed in it",
-                    source.name, first.name, first.found
-                ),
-                hint: (!first.fix.is_empty()).then(|| first.fix.clone()),
-            })
-        }
-    }
+        .find(|one| one.state == RequirementState::Missing)?;
+    let code = first.code.as_deref();
+    let known = Code::ALL
+        .iter()
+        .find(|(known, _)| Some(known.as_str()) == code);
+    Some(Failure {
+        code: known.map_or(Code::ZU301, |(code, _)| *code),
+        message: format!(
+            "`{}` cannot be captured yet: {}: {}; nothing was changed in it",
+            source.name, first.name, first.found
+        ),
+        hint: (!first.fix.is_empty()).then(|| first.fix.clone()),
+    })
 }
 
 /// Says whether a directory can be read; the vault's account is taken to be this one.

@@ -25,4 +25,5 @@ mod recovery;
 mod rehearsal;
 mod replay;
 mod settings;
+mod weak;
 mod writer;

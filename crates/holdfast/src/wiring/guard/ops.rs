@@ -8,8 +8,12 @@ use holdfast_core::{Approval, Code, HoldId, LeaseId, Principal, RowCount, Secret
 use holdfast_guard::custody::TakeRequest;
 use holdfast_guard::decide::Gatekeeper;
 use holdfast_guard::door::http::lease_env;
-use holdfast_guard::door::pg::{PgLeaseRequest, end_lease, lease_url, prepare_lease};
+use holdfast_guard::door::pg::{
+    PgDoorSource, PgLeaseRequest, end_lease, lease_url, look_for_weaknesses, prepare_lease,
+};
+use holdfast_guard::lease::weak::WeakError;
 use holdfast_guard::lease::{Issued, Lease, LeaseMode, LeaseRequest, Leases, RowBudget};
+use holdfast_guard::limits::WEAKNESS_LOOK_MAX;
 use holdfast_judge::policy::Budget;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -59,6 +63,9 @@ pub struct Ticket {
     pub url: Option<String>,
     /// What the agent's process needs for the HTTP door.
     pub env: BTreeMap<String, String>,
+    /// How many things in the database make it weaker, where that could be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weaker: Option<usize>,
     /// What is not so good about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -126,6 +133,37 @@ fn budget(environment: &str, rows: Option<u64>) -> RowBudget {
             hour: RowCount(rows.saturating_mul(hour) / transaction.max(1)),
         },
     }
+}
+
+/// Counts what makes a lease weaker, and says where that can be read; a lease is issued all the same.
+async fn weaker(
+    door: &PgDoorSource,
+    asked: &TicketRequest,
+    warnings: &mut Vec<String>,
+) -> Option<usize> {
+    let looking = look_for_weaknesses(door, asked.database.as_deref());
+    let found = tokio::time::timeout(WEAKNESS_LOOK_MAX, looking).await;
+    let late = || WeakError::Connect("it does not answer in time".to_owned());
+    let found = match found.unwrap_or_else(|_| Err(late())) {
+        Ok(found) => found,
+        Err(error) => {
+            let why = crate::wiring::failure(&error).message;
+            warnings.push(format!(
+                "what makes this lease weaker was not looked for: {why}"
+            ));
+            return None;
+        }
+    };
+    let command = match &asked.database {
+        Some(database) => format!("holdfast source check {} --database {database}", door.name),
+        None => format!("holdfast source check {}", door.name),
+    };
+    match found.count(asked.mode) {
+        0 => {}
+        1 => warnings.push(format!("1 thing makes this lease weaker: {command}")),
+        count => warnings.push(format!("{count} things make this lease weaker: {command}")),
+    }
+    Some(found.count(asked.mode))
 }
 
 impl Desk {
@@ -220,7 +258,8 @@ impl Desk {
         let lasts = Duration::from_secs(asked.lasts_s);
         let mut warnings = Vec::new();
         let doors = pg_sources(&self.config)?;
-        let pg = match doors.iter().find(|door| door.name == source.name) {
+        let door = doors.iter().find(|door| door.name == source.name);
+        let pg = match door {
             Some(door) => {
                 let request = PgLeaseRequest {
                     id: &id,
@@ -252,6 +291,10 @@ impl Desk {
             .state
             .leases
             .issue(request, (id, token), pg, asked.by.clone())?;
+        let weaker = match door {
+            Some(door) => weaker(door, asked, &mut warnings).await,
+            None => None,
+        };
         let addresses = match &self.running {
             Some((_, addresses)) => *addresses,
             None => Addresses {
@@ -268,6 +311,7 @@ impl Desk {
             budget: lease.budget,
             url: lease_url(addresses.pg, lease, &issued.token).map(|url| url.expose().to_owned()),
             env: lease_env(addresses.http, &issued.token, &ca),
+            weaker,
             warnings,
         };
         Ok((ticket, issued))
