@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use holdfast_core::ledger::{
@@ -13,7 +13,10 @@ use holdfast_core::ledger::{
 use holdfast_core::{Code, Coded, Digest, Principal, Timestamp};
 use rustix::fs::FlockOperation;
 
-use crate::limits::LEDGER_ENTRIES_PER_HEAD;
+use crate::limits::{LEDGER_ENTRIES_PER_HEAD, LEDGER_SYNCS_AFTER};
+use state::{Failure, State, Written};
+
+mod state;
 
 /// The name of the file in the ledger's folder.
 pub const FILE: &str = "ledger.jsonl";
@@ -100,6 +103,9 @@ impl Coded for LedgerError {
 }
 
 /// The open ledger. Clones share one file and one writer.
+///
+/// An entry is written under a lock and made durable outside it: whoever waits for that together waits
+/// for one sync of the file.
 #[derive(Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -109,19 +115,17 @@ struct Shared {
     folder: PathBuf,
     key: SigningKey,
     state: Mutex<State>,
+    /// Something became durable, or was taken back.
+    settled: Condvar,
 }
 
-struct State {
-    file: File,
-    bytes: u64,
-    chain: Chain,
-    id: Digest,
-    head_size: u64,
-    /// Bytes of whole lines in the file of heads; a crash may have left a part of one after them.
-    heads_bytes: u64,
-    /// The last write failed; the next may succeed again.
-    failing: bool,
-    stopped: bool,
+/// An entry that was written and is not durable yet.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it is durable only once `Ledger::settle` has returned"]
+pub struct Ticket {
+    /// The size of the ledger with it.
+    size: u64,
+    taken_back: u64,
 }
 
 impl Ledger {
@@ -160,13 +164,24 @@ impl Ledger {
                 .map_err(failed("cut the torn end of"))?;
             file.sync_all().map_err(failed("write"))?;
         }
-        let state = State {
-            file,
+        let written = Written {
             bytes: read.bytes,
+            chain: read.chain,
+            at: now,
+        };
+        let state = State {
+            file: Arc::new(file),
+            durable: written.clone(),
+            written,
+            taken_back: 0,
+            failure: None,
+            later: Vec::new(),
+            owed: Vec::new(),
+            is_syncing: false,
+            is_expected: false,
             id: read.id,
             head_size: heads.last().map_or(0, |head| head.statement.size),
             heads_bytes,
-            chain: read.chain,
             failing: false,
             stopped: false,
         };
@@ -174,11 +189,12 @@ impl Ledger {
             folder: folder.to_owned(),
             key,
             state: Mutex::new(state),
+            settled: Condvar::new(),
         };
         let ledger = Self {
             shared: Arc::new(shared),
         };
-        if ledger.lock().chain.size() == 0 {
+        if ledger.lock().written.chain.size() == 0 {
             let public = data_encoding::HEXLOWER.encode(ledger.public_key().as_bytes());
             let genesis = Draft::new("ledger.begun", Principal::service("holdfast"), now)
                 .with("format", FORMAT)
@@ -198,41 +214,107 @@ impl Ledger {
     /// [`LedgerError`]; the entry is then not in the ledger, and the caller must not go on with what
     /// it was about to record.
     pub fn append(&self, draft: Draft) -> Result<Entry, LedgerError> {
-        let mut state = self.lock();
-        if state.stopped {
-            return Err(LedgerError::Stopped);
-        }
-        let mut chain = state.chain.clone();
-        let (entry, mut line) = chain.append(draft).map_err(LedgerError::Entry)?;
-        if state.chain.size() == 0 {
-            state.id = Digest::of(line.as_bytes());
-        }
-        line.push('\n');
-        let written = state
-            .file
-            .write_all(line.as_bytes())
-            .and_then(|()| state.file.sync_data());
-        if let Err(source) = written {
-            state.take_back();
-            return Err(LedgerError::File {
-                step: "write",
-                path: self.path(),
-                source,
-            });
-        }
-        let before = std::mem::replace(&mut state.chain, chain);
-        if state.chain.size() >= state.head_size + LEDGER_ENTRIES_PER_HEAD
-            && let Err(error) = self.write_head(&mut state, entry.draft.at)
-        {
-            state.chain = before;
-            if !state.stopped {
-                state.take_back();
-            }
-            return Err(error);
-        }
-        state.bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
-        state.failing = false;
+        let (entry, ticket) = self.write(draft)?;
+        self.settle(ticket)?;
         Ok(entry)
+    }
+
+    /// Writes an entry that is durable only once [`Ledger::settle`] has returned.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the entry is then not in the ledger.
+    pub fn write(&self, draft: Draft) -> Result<(Entry, Ticket), LedgerError> {
+        let mut state = self.lock();
+        let entry = state.write(draft).map_err(|error| error.at(self.path()))?;
+        let ticket = state.ticket();
+        Ok((entry, ticket))
+    }
+
+    /// Waits until an entry is durable. Everything that was written meanwhile is made so at once.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the entry is then not in the ledger, and the caller must not go on with what
+    /// it was about to record.
+    pub fn settle(&self, ticket: Ticket) -> Result<(), LedgerError> {
+        let mut state = self.lock();
+        loop {
+            if state.taken_back != ticket.taken_back {
+                return Err(state.refusal());
+            }
+            if state.durable.chain.size() >= ticket.size {
+                return Ok(());
+            }
+            if state.stopped {
+                return Err(LedgerError::Stopped);
+            }
+            if state.is_syncing {
+                let waited = self.shared.settled.wait(state);
+                state = waited.unwrap_or_else(stopped);
+            } else {
+                state = self.sync(state);
+            }
+        }
+    }
+
+    /// Writes an entry that nobody has to wait for. It is durable with the next one that somebody
+    /// waits for, and soon in any case; when it has to be taken back, it is written again with the next.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the entry is then not in the ledger.
+    pub fn append_soon(&self, draft: Draft) -> Result<(), LedgerError> {
+        let mut state = self.lock();
+        let kept = draft.clone();
+        state.write(draft).map_err(|error| error.at(self.path()))?;
+        state.later.push(kept);
+        if std::mem::replace(&mut state.is_expected, true) {
+            return Ok(());
+        }
+        let shared = Arc::downgrade(&self.shared);
+        let syncing = std::thread::Builder::new().name("ledger".to_owned());
+        let begun = syncing.spawn(move || sync_soon(&shared));
+        if begun.is_err() {
+            // Without a thread it waits for the next one.
+            state.is_expected = false;
+        }
+        Ok(())
+    }
+
+    /// Syncs the file for everybody who waits.
+    fn sync<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        state.is_syncing = true;
+        let (file, written) = (Arc::clone(&state.file), state.written.clone());
+        let later = state.later.len();
+        drop(state);
+        let synced = file.sync_data();
+        let mut state = self.lock();
+        state.is_syncing = false;
+        let settled = match synced {
+            Ok(()) => self.head_over(&mut state, &written),
+            Err(source) => Err(Failure::new("write", self.path(), &source)),
+        };
+        match settled {
+            Ok(()) => {
+                state.durable = written;
+                let later = later.min(state.later.len());
+                drop(state.later.drain(..later));
+                state.failing = false;
+            }
+            Err(failure) => state.take_back(failure),
+        }
+        self.shared.settled.notify_all();
+        state
+    }
+
+    /// Signs a head once enough entries have come since the last.
+    fn head_over(&self, state: &mut State, written: &Written) -> Result<(), Failure> {
+        if written.chain.size() < state.head_size + LEDGER_ENTRIES_PER_HEAD {
+            return Ok(());
+        }
+        let signed = self.write_head(state, &written.chain, written.at);
+        signed.map(|_| ()).map_err(|error| match error {
+            LedgerError::File { step, path, source } => Failure::new(step, path, &source),
+            other => Failure::new("sign", self.path(), &io::Error::other(other.to_string())),
+        })
     }
 
     /// Signs the ledger as it is now, and keeps the head beside it.
@@ -240,8 +322,14 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::File`] when the head cannot be kept.
     pub fn sign_head(&self, now: Timestamp) -> Result<TreeHead, LedgerError> {
+        let state = self.lock();
+        let ticket = state.ticket();
+        drop(state);
+        // A head must not outlive the entries that it was signed over.
+        self.settle(ticket)?;
         let mut state = self.lock();
-        self.write_head(&mut state, now)
+        let chain = state.durable.chain.clone();
+        self.write_head(&mut state, &chain, now)
     }
 
     /// Tells whether the last write failed, so that it is in doubt whether anything can be recorded.
@@ -252,7 +340,7 @@ impl Ledger {
 
     /// Returns the number of entries.
     pub fn size(&self) -> u64 {
-        self.lock().chain.size()
+        self.lock().written.chain.size()
     }
 
     /// Returns the key that verifies this ledger's heads.
@@ -270,18 +358,19 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(|poisoned| {
-            let mut state = poisoned.into_inner();
-            state.stopped = true;
-            state
-        })
+        self.shared.state.lock().unwrap_or_else(stopped)
     }
 
-    fn write_head(&self, state: &mut State, now: Timestamp) -> Result<TreeHead, LedgerError> {
+    fn write_head(
+        &self,
+        state: &mut State,
+        chain: &Chain,
+        now: Timestamp,
+    ) -> Result<TreeHead, LedgerError> {
         let statement = TreeHeadStatement {
             ledger: state.id,
-            size: state.chain.size(),
-            root: state.chain.root(),
+            size: chain.size(),
+            root: chain.root(),
             at: now,
         };
         let head = TreeHead::sign(statement, &self.shared.key);
@@ -318,13 +407,36 @@ impl Ledger {
     }
 }
 
-impl State {
-    /// Cuts off what a failed write left behind; where even that fails, nothing is written any more.
-    fn take_back(&mut self) {
-        self.failing = true;
-        let cut = self.file.set_len(self.bytes);
-        self.stopped = cut.and_then(|()| self.file.sync_all()).is_err();
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.durable.bytes < state.written.bytes {
+            // Nobody waits for it any more.
+            let _ = state.file.sync_data();
+        }
     }
+}
+
+/// A lock whose holder ended in the middle: what the file holds is no longer known.
+fn stopped(poisoned: PoisonError<MutexGuard<'_, State>>) -> MutexGuard<'_, State> {
+    let mut state = poisoned.into_inner();
+    state.stopped = true;
+    state
+}
+
+/// Makes durable what nobody waits for, a little later and many entries at once.
+fn sync_soon(shared: &Weak<Shared>) {
+    std::thread::sleep(LEDGER_SYNCS_AFTER);
+    let Some(shared) = shared.upgrade() else {
+        return;
+    };
+    let ledger = Ledger { shared };
+    let mut state = ledger.lock();
+    state.is_expected = false;
+    let ticket = state.ticket();
+    drop(state);
+    // When that fails, they are written again with the next entry.
+    let _ = ledger.settle(ticket);
 }
 
 /// What a whole read of a ledger found.

@@ -8,6 +8,9 @@ pub const RECORD_BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Entries between two signed tree heads.
 pub const LEDGER_ENTRIES_PER_HEAD: u64 = 256;
 
+/// How long an entry that nobody waits for may take until it is durable, besides the sync itself.
+pub const LEDGER_SYNCS_AFTER: Duration = Duration::from_millis(50);
+
 /// The longest record, in bytes of JSON.
 pub const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -169,3 +169,48 @@ fn concurrent_writers_in_one_process_leave_one_chain() {
     let verified = verify(folder.path(), &key().verifying_key(), |_| ()).unwrap();
     assert_eq!(verified.size, 101);
 }
+
+#[test]
+fn entries_that_wait_together_are_taken_back_together_and_what_nobody_awaits_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), LEDGER_ENTRIES_PER_HEAD - 3);
+    let ledger = Ledger::open(folder.path(), key(), Timestamp(9)).unwrap();
+    let before = ledger.size();
+    let heads = folder.path().join(HEADS);
+    std::fs::create_dir(&heads).unwrap();
+    let (_, first) = ledger.write(draft(1)).unwrap();
+    ledger.append_soon(draft(2)).unwrap();
+    let (_, second) = ledger.write(draft(3)).unwrap();
+    for ticket in [second, first] {
+        let refused = ledger.settle(ticket).unwrap_err();
+        assert!(matches!(refused, LedgerError::File { step: "sign", .. }));
+    }
+    assert_eq!((ledger.size(), ledger.is_failing()), (before, true));
+    std::fs::remove_dir(&heads).unwrap();
+    ledger.append(draft(4)).unwrap();
+    drop(ledger);
+    let mut numbers = Vec::new();
+    verify(folder.path(), &key().verifying_key(), |entry| {
+        numbers.extend(
+            entry
+                .draft
+                .body
+                .get("n")
+                .and_then(serde_json::Value::as_u64),
+        );
+    })
+    .unwrap();
+    assert_eq!(numbers[numbers.len() - 2..], [2, 4], "{numbers:?}");
+}
+
+#[test]
+fn an_entry_that_nobody_waits_for_is_in_the_file_at_once_and_durable_before_the_ledger_closes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), key(), Timestamp(0)).unwrap();
+    ledger.append_soon(draft(1)).unwrap();
+    let verified = verify(folder.path(), &key().verifying_key(), |_| ()).unwrap();
+    assert_eq!(verified.size, 2);
+    drop(ledger);
+    let verified = verify(folder.path(), &key().verifying_key(), |_| ()).unwrap();
+    assert_eq!((verified.size, verified.torn_bytes), (2, 0));
+}
