@@ -18,7 +18,7 @@ use holdfast_core::{
     Principal, Proof, Reason, SourceName, Timestamp, Tolerance, Untrusted, Verdict, WayBack,
 };
 use holdfast_judge::policy::{Facts, Policy};
-use holdfast_store::ledger::{Ledger, LedgerError};
+use holdfast_store::ledger::{Ledger, LedgerError, Ticket};
 use holdfast_store::record::{RecordError, Records};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +99,9 @@ struct Case {
     way_back: Result<Option<Covering>, Missing>,
     now: Timestamp,
 }
+
+/// A permit, with its entry in the ledger, which has yet to become durable.
+type Written = (Permit, Option<Ticket>);
 
 /// Why nothing can bring it back, and what a person does next.
 #[derive(Debug)]
@@ -202,14 +205,26 @@ impl Gatekeeper {
 
     /// Decides about one action. When this returns [`Decision::Forward`], the ledger entry is durable.
     pub fn decide(&self, asked: Asked) -> Decision {
-        let now = clock::now();
-        match self.judge(asked, now) {
+        self.decide_counting(asked, |_| {})
+    }
+
+    /// Decides as [`Gatekeeper::decide`], and says whether it is permitted before the ledger entry is
+    /// durable: what one action uses up counts for the next, which need not wait for the disk.
+    pub fn decide_counting(&self, asked: Asked, count: impl FnOnce(bool)) -> Decision {
+        let judged = self.judge(asked, clock::now());
+        count(judged.is_ok());
+        let settled = judged.and_then(|(permit, written)| {
+            let settled = written.map_or(Ok(()), |ticket| self.ledger().settle(ticket));
+            settled.map_err(|error| refusal::fault(&error))?;
+            Ok(permit)
+        });
+        match settled {
             Ok(permit) => Decision::Forward(Box::new(permit)),
             Err(refusal) => Decision::Refused(refusal),
         }
     }
 
-    /// Records how a permitted action ended.
+    /// Records how a permitted action ended; that is durable with the next entry, or soon.
     ///
     /// # Errors
     /// [`LedgerError`]; the action was performed all the same, and its first entry stands.
@@ -227,10 +242,10 @@ impl Gatekeeper {
         let entry = Draft::new(kind, permit.action().principal.clone(), clock::now())
             .action(permit.action().id.clone())
             .with("detail", Untrusted(detail).to_string());
-        self.shared.parts.ledger.append(entry).map(|_| ())
+        self.shared.parts.ledger.append_soon(entry)
     }
 
-    fn judge(&self, mut asked: Asked, now: Timestamp) -> Result<Permit, Refusal> {
+    fn judge(&self, mut asked: Asked, now: Timestamp) -> Result<Written, Refusal> {
         if self.is_frozen() {
             self.record_refusal("action.frozen", &asked, &[], now)?;
             return Err(refusal::frozen());
@@ -259,7 +274,7 @@ impl Gatekeeper {
     }
 
     /// Spends the approval that a human gave for exactly this, or holds it for one.
-    fn ask(&self, case: Case) -> Result<Permit, Refusal> {
+    fn ask(&self, case: Case) -> Result<Written, Refusal> {
         let tolerance = Tolerance(self.shared.tolerance.load(Ordering::SeqCst));
         let asked = &case.asked;
         let holds = &self.shared.holds;
@@ -303,7 +318,7 @@ impl Gatekeeper {
     }
 
     /// Uses an approval up; one that would not be used for want of a way back stays as it is.
-    fn spend(&self, case: Case, hold: &Hold) -> Result<Permit, Refusal> {
+    fn spend(&self, case: Case, hold: &Hold) -> Result<Written, Refusal> {
         if let Err(missing) = &case.way_back {
             self.record_refusal("action.no_way_back", &case.asked, &[], case.now)?;
             return Err(refusal::no_way_back(
@@ -327,7 +342,7 @@ impl Gatekeeper {
         }
     }
 
-    fn permit(&self, case: Case, leave: Leave) -> Result<Permit, Refusal> {
+    fn permit(&self, case: Case, leave: Leave) -> Result<Written, Refusal> {
         let Case {
             asked,
             verdict,
@@ -367,13 +382,11 @@ impl Gatekeeper {
         let permit = permit.map_err(|error| refusal::permit_refused(&action, error))?;
         // Reads are recorded only while the ledger fails: they pass when that works again.
         if worst > Some(Effect::Read) || self.ledger().is_failing() {
-            self.shared
-                .parts
-                .ledger
-                .append(entry)
-                .map_err(|error| refusal::fault(&error))?;
+            let written = self.ledger().write(entry);
+            let (_, ticket) = written.map_err(|error| refusal::fault(&error))?;
+            return Ok((permit, Some(ticket)));
         }
-        Ok(permit)
+        Ok((permit, None))
     }
 
     fn hold(&self, case: Case, approved_before: Option<(HoldId, Vec<String>)>) -> Refusal {

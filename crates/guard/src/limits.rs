@@ -183,3 +183,9 @@ pub const REHEARSAL_SETTINGS_MAX: usize = 64;
 
 /// How often a running rehearsal looks whether its hold still waits.
 pub const REHEARSAL_LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// How long guard's own connection need not be asked again about a relation or a role of a source.
+pub const PG_SEEN_LASTS: Duration = Duration::from_secs(1);
+
+/// Relations and roles that are remembered for so long, for each source.
+pub const PG_SEEN_MAX: usize = 4096;

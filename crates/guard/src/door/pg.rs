@@ -126,7 +126,7 @@ struct Door {
     sources: Vec<Arc<Source>>,
     verdicts: Verdicts,
     /// What an open transaction is asked.
-    question: String,
+    questions: [String; 4],
     /// Where what is held is rehearsed.
     rehearsals: OnceLock<Rehearsals>,
     /// Under which key a session can be cancelled, and the server's own key for it.
@@ -176,7 +176,7 @@ impl PgDoor {
                 .map(Arc::new)
                 .collect(),
             verdicts: Verdicts::default(),
-            question: evidence::question(),
+            questions: evidence::questions(),
             rehearsals: OnceLock::new(),
             keys: Mutex::default(),
             tls,

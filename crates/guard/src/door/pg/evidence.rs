@@ -99,13 +99,11 @@ pub(super) struct Locked {
     pub oid: u32,
     /// The lock's mode, such as `AccessExclusiveLock`.
     pub mode: String,
-    /// Inside: its kind, or `None` when it is gone.
-    pub kind: Option<u8>,
-    /// Inside: the number of its file.
+    /// Inside: it is there.
+    pub is_there: bool,
+    /// Inside: the number of its file, where it has one.
     pub file: u32,
-    /// Inside: it belongs to this session only.
-    pub temporary: bool,
-    /// Inside: bytes of a table that others cannot write to meanwhile.
+    /// Inside: bytes of what others cannot write to meanwhile.
     pub bytes: Option<u64>,
 }
 
@@ -141,41 +139,46 @@ pub(super) struct Said {
 /// One row of the answer as text.
 pub(super) type Row = Vec<Option<String>>;
 
-/// Returns the question.
-pub(super) fn question() -> String {
+/// Returns the questions; they are asked in one go.
+///
+/// Each is as small as can be: what costs is not what they look at, but that they are parsed and planned
+/// each time. A join with `pg_class` alone would take longer than all of them.
+pub(super) fn questions() -> [String; 4] {
     let catalogs: Vec<String> = CATALOGS.iter().map(|(oid, ..)| oid.to_string()).collect();
+    let catalogs = catalogs.join(",");
     let strong = STRONG.join(",");
-    let locked = "SELECT DISTINCT k.relation, k.mode FROM pg_catalog.pg_lock_status() k \
-        WHERE k.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
-        AND k.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
-        AND k.mode OPERATOR(pg_catalog.<>) 'AccessShareLock'::pg_catalog.text";
-    format!(
-        "WITH l AS MATERIALIZED ({locked}) \
-         SELECT 'x'::pg_catalog.text, \
-           pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text, \
-           pg_catalog.current_setting('track_counts'::pg_catalog.text), \
-           (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursor() c WHERE c.is_holdable)::pg_catalog.text, \
-           pg_catalog.pg_stat_force_next_flush()::pg_catalog.text, NULL::pg_catalog.text, \
-           NULL::pg_catalog.text \
-         UNION ALL SELECT 'l'::pg_catalog.text, l.relation::pg_catalog.text, l.mode, \
-           c.relkind::pg_catalog.text, c.relfilenode::pg_catalog.text, c.relpersistence::pg_catalog.text, \
-           CASE WHEN l.mode OPERATOR(pg_catalog.=) ANY('{{{strong}}}'::pg_catalog.text[]) \
-             AND c.relkind OPERATOR(pg_catalog.=) ANY('{{r,m}}'::pg_catalog.\"char\"[]) \
-             THEN pg_catalog.pg_table_size(l.relation)::pg_catalog.text END \
-         FROM l LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.relation \
-         UNION ALL SELECT 'c'::pg_catalog.text, r.o::pg_catalog.text, s.i::pg_catalog.text, \
-           s.u::pg_catalog.text, s.d::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text \
-         FROM (SELECT pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) AS o UNION SELECT l.relation FROM l) r, \
-         LATERAL (SELECT pg_catalog.pg_stat_get_xact_tuples_inserted(r.o) AS i, \
-           pg_catalog.pg_stat_get_xact_tuples_updated(r.o) AS u, \
-           pg_catalog.pg_stat_get_xact_tuples_deleted(r.o) AS d OFFSET 0) s \
-         WHERE s.i OPERATOR(pg_catalog.>) 0::pg_catalog.int8 OR s.u OPERATOR(pg_catalog.>) 0::pg_catalog.int8 \
-           OR s.d OPERATOR(pg_catalog.>) 0::pg_catalog.int8",
-        catalogs.join(",")
-    )
+    let counters = |of: &str| {
+        let counter = |what| format!("pg_catalog.pg_stat_get_xact_tuples_{what}({of})");
+        ["inserted", "updated", "deleted"].map(counter)
+    };
+    let (locked, counted) = (counters("k.relation").join(", "), counters("r.o"));
+    let any = counted.join(" OPERATOR(pg_catalog.+) ");
+    let counted = counted.join(", ");
+    [
+        "SELECT 'x', pg_catalog.pg_current_xact_id_if_assigned(), \
+           pg_catalog.current_setting('track_counts'), pg_catalog.pg_stat_force_next_flush()"
+            .to_owned(),
+        "SELECT 'h' FROM pg_catalog.pg_cursor() c WHERE c.is_holdable".to_owned(),
+        // Whether it is visible is NULL when it is gone.
+        format!(
+            "SELECT 'l', k.relation, k.mode, pg_catalog.pg_table_is_visible(k.relation), \
+               pg_catalog.pg_relation_filenode(k.relation), \
+               CASE WHEN k.mode OPERATOR(pg_catalog.=) ANY('{{{strong}}}'::pg_catalog.text[]) \
+                 THEN pg_catalog.pg_table_size(k.relation) END, {locked} \
+             FROM pg_catalog.pg_lock_status() k \
+             WHERE k.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+               AND k.locktype OPERATOR(pg_catalog.=) 'relation'::pg_catalog.text \
+               AND k.mode OPERATOR(pg_catalog.<>) 'AccessShareLock'::pg_catalog.text"
+        ),
+        format!(
+            "SELECT 'c', r.o, {counted} \
+             FROM pg_catalog.unnest('{{{catalogs}}}'::pg_catalog.oid[]) r(o) \
+             WHERE {any} OPERATOR(pg_catalog.>) 0::pg_catalog.int8"
+        ),
+    ]
 }
 
-/// Reads the answer; `None` when anything about it is not as expected.
+/// Reads the answers; `None` when anything about them is not as expected.
 pub(super) fn read(rows: &[Row]) -> Option<Said> {
     let mut said = Said::default();
     let mut headers = 0_usize;
@@ -188,32 +191,43 @@ pub(super) fn read(rows: &[Row]) -> Option<Said> {
                 // Where ids are compared, they are without their epoch.
                 said.transaction = id.map(|id| u32::try_from(id & 0xffff_ffff).unwrap_or(0));
                 said.counts = field(2)? == "on";
-                said.holdable_cursors = field(3)?.parse().ok()?;
             }
-            "l" => said.locks.push(Locked {
-                oid: field(1)?.parse().ok()?,
-                mode: field(2)?.to_owned(),
-                kind: field(3).and_then(|kind| kind.bytes().next()),
-                file: match field(4) {
-                    Some(file) => file.parse().ok()?,
-                    None => 0,
-                },
-                temporary: field(5) == Some("t"),
-                bytes: field(6).and_then(|bytes| bytes.parse().ok()),
-            }),
-            "c" => {
-                let rows = Rows {
-                    inserted: field(2)?.parse().ok()?,
-                    changed: field(3)?.parse().ok()?,
-                    removed: field(4)?.parse().ok()?,
-                };
-                said.rows.push((field(1)?.parse().ok()?, rows));
+            "h" => said.holdable_cursors = said.holdable_cursors.saturating_add(1),
+            "l" => {
+                let oid = field(1)?.parse().ok()?;
+                said.locks.push(Locked {
+                    oid,
+                    mode: field(2)?.to_owned(),
+                    is_there: field(3).is_some(),
+                    file: field(4).map_or(Some(0), |file| file.parse().ok())?,
+                    bytes: field(5).and_then(|bytes| bytes.parse().ok()),
+                });
+                said.count(oid, counters(&field, 6)?);
             }
+            "c" => said.count(field(1)?.parse().ok()?, counters(&field, 2)?),
             _ => return None,
         }
     }
     // One and only one header: an answer that was cut or doubled is none.
     (headers == 1).then_some(said)
+}
+
+fn counters<'t>(field: &impl Fn(usize) -> Option<&'t str>, at: usize) -> Option<Rows> {
+    Some(Rows {
+        inserted: field(at)?.parse().ok()?,
+        changed: field(at.saturating_add(1))?.parse().ok()?,
+        removed: field(at.saturating_add(2))?.parse().ok()?,
+    })
+}
+
+impl Said {
+    /// Notes the counters of a relation, which may be locked in more than one way.
+    fn count(&mut self, oid: u32, rows: Rows) {
+        let is_known = self.rows.iter().any(|(known, _)| *known == oid);
+        if rows != Rows::default() && !is_known {
+            self.rows.push((oid, rows));
+        }
+    }
 }
 
 /// Returns name and meaning of a catalog.
@@ -243,50 +257,94 @@ mod tests {
     #[test]
     fn an_answer_is_read() {
         let rows = [
-            row(&["x", "740", "on", "0", "", "-"]),
-            row(&["l", "16385", "RowExclusiveLock", "r", "16385", "p"]),
-            row(&["l", "16390", "AccessExclusiveLock", "-", "-", "-"]),
-            row(&["c", "16385", "1", "2", "3", "-"]),
+            row(&["x", "740", "on", ""]),
+            row(&["h"]),
+            row(&[
+                "l",
+                "16385",
+                "RowExclusiveLock",
+                "t",
+                "16385",
+                "-",
+                "1",
+                "2",
+                "3",
+            ]),
+            row(&[
+                "l",
+                "16385",
+                "ShareLock",
+                "f",
+                "16385",
+                "8192",
+                "1",
+                "2",
+                "3",
+            ]),
+            row(&[
+                "l",
+                "16390",
+                "AccessExclusiveLock",
+                "-",
+                "-",
+                "-",
+                "0",
+                "0",
+                "0",
+            ]),
+            row(&["c", "1259", "0", "1", "0"]),
         ];
         let said = read(&rows).unwrap();
-        assert!(said.transaction == Some(740) && said.counts && said.holdable_cursors == 0);
-        assert_eq!(said.locks[1].kind, None);
-        let expected = Rows {
-            inserted: 1,
-            changed: 2,
-            removed: 3,
+        assert!(said.transaction == Some(740) && said.counts && said.holdable_cursors == 1);
+        let there: Vec<bool> = said.locks.iter().map(|lock| lock.is_there).collect();
+        assert_eq!(
+            (there, said.locks[1].bytes),
+            (vec![true, true, false], Some(8192))
+        );
+        let rows = |inserted, changed, removed| Rows {
+            inserted,
+            changed,
+            removed,
         };
-        assert_eq!(said.rows, [(16385, expected)]);
+        assert_eq!(said.rows, [(16385, rows(1, 2, 3)), (1259, rows(0, 1, 0))]);
     }
 
     #[test]
     fn an_answer_that_was_cut_doubled_or_forged_is_none() {
-        let header = row(&["x", "-", "on", "0", "", "-"]);
+        let header = row(&["x", "-", "on", ""]);
         assert_eq!(read(&[]), None);
         assert_eq!(read(&[header.clone(), header.clone()]), None);
-        assert_eq!(read(&[header.clone(), row(&["?"])]), None);
-        assert_eq!(
-            read(&[header.clone(), row(&["c", "1", "-1", "0", "0", "-"])]),
-            None
-        );
-        assert_eq!(read(&[header, row(&["l", "x", "m", "-", "-", "-"])]), None);
+        for other in [
+            row(&["?"]),
+            row(&["c", "1", "-1", "0", "0"]),
+            row(&["c", "1", "1", "0"]),
+            row(&["l", "x", "m", "t", "1", "-", "0", "0", "0"]),
+            row(&["l", "1", "m", "t", "x", "-", "0", "0", "0"]),
+            row(&["l", "1", "m", "t", "1", "-", "0", "0"]),
+        ] {
+            assert_eq!(read(&[header.clone(), other]), None);
+        }
     }
 
     #[test]
-    fn the_question_names_nothing_without_its_schema() {
-        let question = question();
+    fn the_questions_name_nothing_without_its_schema() {
+        let questions = questions().join(";");
         for word in [
             "pg_lock_status",
-            "pg_class",
+            "pg_cursor",
+            "pg_stat_get",
+            "pg_relation_filenode",
             "unnest",
-            "count(",
+            "text[]",
             "oid[]",
             "int8",
         ] {
-            for (at, _) in question.match_indices(word) {
-                assert!(question[..at].ends_with("pg_catalog."), "{word}");
+            for (at, _) in questions.match_indices(word) {
+                assert!(questions[..at].ends_with("pg_catalog."), "{word}");
             }
         }
-        assert!(!question.contains(" = ") && !question.contains(" > "));
+        for bare in [" = ", " > ", " + ", " <> "] {
+            assert!(!questions.contains(bare), "{bare}");
+        }
     }
 }

@@ -244,13 +244,13 @@ impl Conclusion<'_> {
                     .said
                     .locks
                     .iter()
-                    .any(|l| l.oid == table && l.kind.is_none())
+                    .any(|l| l.oid == table && !l.is_there)
             });
-            match (lock.kind, outside.kind) {
+            match (lock.is_there, outside.kind) {
                 (_, b't') => {}
-                (None, b'i' | b'I') if !kept_table => {}
-                (None, _) => self.destroys(outside, "is dropped", "dropped"),
-                (Some(_), b'f') => {
+                (false, b'i' | b'I') if !kept_table => {}
+                (false, _) => self.destroys(outside, "is dropped", "dropped"),
+                (true, b'f') => {
                     let because = format!(
                         "what happens behind the foreign table {} cannot be measured",
                         outside.name
@@ -260,22 +260,22 @@ impl Conclusion<'_> {
                         .evidence
                         .push(format!("foreign table {}", outside.name), "written to");
                 }
-                (Some(_), b'r' | b'p') if lock.file != outside.file => {
+                (true, b'r' | b'p') if lock.file != outside.file => {
                     self.destroys(
                         outside,
                         "gets new contents (TRUNCATE or a rewrite)",
                         "contents replaced",
                     );
                 }
-                (Some(_), b'm') if lock.file != outside.file => {
+                (true, b'm') if lock.file != outside.file => {
                     let because = format!("the materialized view {} is filled again", outside.name);
                     self.push(Effect::Interrupt, because, outside, None);
                 }
-                (Some(_), b'S') if lock.file != outside.file => {
+                (true, b'S') if lock.file != outside.file => {
                     let because = format!("the sequence {} is restarted", outside.name);
                     self.push(Effect::Interrupt, because, outside, None);
                 }
-                (Some(_), _) => {}
+                (true, _) => {}
             }
         }
     }
@@ -385,10 +385,12 @@ impl Conclusion<'_> {
         locks.any(|lock| {
             let known = self.outside.get(&lock.oid).filter(|one| !one.temporary);
             let is_table = known.is_some_and(|one| matches!(one.kind, b'r' | b'm' | b'f'));
+            // How much stands behind a foreign table nobody tells.
+            let is_here = known.is_some_and(|one| one.kind != b'f');
             let is_small = lock
                 .bytes
                 .is_some_and(|bytes| bytes <= PG_SMALL_TABLE_BYTES_MAX);
-            lock.keeps_writers_out() && is_table && !is_small
+            lock.keeps_writers_out() && is_table && !(is_here && is_small)
         })
     }
 

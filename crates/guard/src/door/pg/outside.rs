@@ -1,5 +1,6 @@
 //! What the rest of the world sees of the things that an open transaction has touched.
 
+mod seen;
 mod sequences;
 mod sight;
 
@@ -14,6 +15,7 @@ use holdfast_wire::pg::url::ConnectionUrl;
 
 use super::dial;
 
+use seen::Lately;
 pub(super) use sequences::Sample;
 
 /// A relation as others see it.
@@ -36,6 +38,8 @@ pub(super) struct Outside {
 pub(super) struct Control {
     url: ConnectionUrl,
     clients: Mutex<HashMap<String, Arc<Client>>>,
+    /// What was seen lately.
+    lately: std::sync::Mutex<Lately>,
 }
 
 impl Control {
@@ -43,6 +47,7 @@ impl Control {
         Self {
             url,
             clients: Mutex::default(),
+            lately: std::sync::Mutex::default(),
         }
     }
 
@@ -57,14 +62,6 @@ impl Control {
         Ok(client)
     }
 
-    /// Tells whether the server lets a session that only reads remove large objects, and has some.
-    pub(super) async fn reads_can_remove(&self, database: &str) -> Result<bool, String> {
-        let bad = |error: tokio_postgres::Error| ErrorChain(&error).to_string();
-        let client = self.client(database).await?;
-        let row = client.query_one(REMOVABLE, &[]).await.map_err(bad)?;
-        row.try_get(0).map_err(bad)
-    }
-
     /// Returns how far the log of the source is durable; a standby does not tell.
     pub(super) async fn position(&self, database: &str) -> Result<Option<Lsn>, String> {
         let bad = |error: tokio_postgres::Error| ErrorChain(&error).to_string();
@@ -72,14 +69,6 @@ impl Control {
         let row = client.query_one(POSITION, &[]).await.map_err(bad)?;
         let position: Option<String> = row.try_get(0).map_err(bad)?;
         Ok(position.and_then(|position| position.parse().ok()))
-    }
-
-    /// Tells whether a role may call what works over connections of its own.
-    pub(super) async fn leads_out(&self, database: &str, role: &str) -> Result<bool, String> {
-        let bad = |error: tokio_postgres::Error| ErrorChain(&error).to_string();
-        let client = self.client(database).await?;
-        let row = client.query_one(WAYS_OUT, &[&role]).await.map_err(bad)?;
-        row.try_get(0).map_err(bad)
     }
 
     /// Looks relations up as they are outside; those that do not exist there are left out.
@@ -112,21 +101,13 @@ impl Control {
             };
             found.insert(row.try_get(0).map_err(bad)?, outside);
         }
+        self.keep(database, &found);
         Ok(found)
     }
 }
 
 const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
     ELSE pg_catalog.pg_current_wal_flush_lsn()::text END";
-
-/// SOURCE: PostgreSQL 16's release notes: large objects cannot be written in READ ONLY any more.
-const REMOVABLE: &str = "SELECT pg_catalog.current_setting('server_version_num')::int4 < 160000 \
-    AND EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)";
-
-const WAYS_OUT: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p \
-    WHERE (p.proname LIKE 'dblink%' OR p.proname LIKE 'http%' OR p.proname LIKE 'pg_background%' \
-      OR p.proname IN ('lo_export', 'lo_import', 'pg_read_file', 'pg_read_binary_file')) \
-    AND pg_catalog.has_function_privilege($1::pg_catalog.name, p.oid, 'EXECUTE'))";
 
 const QUESTION: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind, \
     c.relfilenode, c.relpersistence = 't', c.reltuples::float8, i.indrelid, c.relowner::text \

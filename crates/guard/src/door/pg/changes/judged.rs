@@ -143,7 +143,7 @@ impl Judge<'_> {
 
     fn is_gone(&self, oid: u32) -> bool {
         let mut locks = self.said.locks.iter();
-        locks.any(|lock| lock.oid == oid && lock.kind.is_none())
+        locks.any(|lock| lock.oid == oid && !lock.is_there)
     }
 
     fn removes(&self, catalog: u32) -> bool {

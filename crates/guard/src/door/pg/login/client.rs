@@ -79,10 +79,11 @@ impl Talk {
             let message = format!("the source `{}` has no PostgreSQL door", lease.source);
             Refused::new(Code::ZS401, message, "tell the operator of holdfast")
         })?;
-        let server = reach(&source, &lease, (minor, parameters)).await?;
-        // In doubt everything goes through the gate, which costs time only.
-        let leads_out = source.control.leads_out(&pg.database, &pg.role).await != Ok(false);
-        let reads_pass = source.control.reads_can_remove(&pg.database).await == Ok(false);
+        let (server, lets) = tokio::join!(
+            reach(&source, &lease, (minor, parameters)),
+            source.control.lets(&pg.database, &pg.role)
+        );
+        let server = server?;
         let secret: [u8; 32] = clock::random().map_err(|error| Refused::garbled(&error))?;
         // Before 3.2 a secret has four bytes.
         let length = if minor >= 2 { secret.len() } else { 4 };
@@ -93,8 +94,8 @@ impl Talk {
             source,
             server,
             key,
-            reads_pass,
-            leads_out,
+            reads_pass: lets.reads_pass,
+            leads_out: lets.leads_out,
         })
     }
 

@@ -9,7 +9,7 @@ use holdfast_core::{
     Permit, RowCount,
 };
 use holdfast_judge::policy::Facts;
-use holdfast_judge::sql::StatementKind;
+use holdfast_judge::sql::{Statement, StatementKind};
 
 use super::super::changes::{self, Entry, Sight};
 use super::super::evidence::{self, Said};
@@ -77,23 +77,55 @@ struct Question {
 impl Session {
     /// Asks the transaction what it did.
     pub(super) fn gate(&mut self, then: Then) {
+        if let Then::Own { is_simple } = &then {
+            // Whatever comes of it, the client's request ends with one `ReadyForQuery`.
+            self.todo.push_front(Item::End {
+                is_simple: *is_simple,
+            });
+        }
+        self.ask(then);
+    }
+
+    /// Asks the transaction right behind its only statements, in one go with them: it is answered as if
+    /// it had been asked later, or not at all when they fail.
+    pub(super) fn gate_behind(&mut self, ran: &[Ran]) -> bool {
+        let Some(Item::End { is_simple }) = self.todo.front() else {
+            return false;
+        };
+        let is_simple = *is_simple;
+        let is_ours = self.transaction.as_ref();
+        let is_ours = is_ours.is_some_and(|open| open.is_ours && !open.is_doomed);
+        // While rows are copied in, the server takes nothing else.
+        let takes_rows =
+            |one: &Statement| matches!(one.kind, StatementKind::Copy | StatementKind::Unparsed);
+        let is_plain = |ran: &Ran| ran.known.is_some() && !ran.statements().iter().any(takes_rows);
+        let may_ask = is_ours && !ran.is_empty() && ran.iter().all(is_plain);
+        if may_ask {
+            self.ask(Then::Own { is_simple });
+        }
+        may_ask
+    }
+
+    fn ask(&mut self, then: Then) {
         self.captured.clear();
         // What was deferred to the COMMIT happens now, so that it is counted.
         self.own("SET CONSTRAINTS ALL IMMEDIATE");
         // What defers itself again can no longer write when the COMMIT runs it.
         self.own("SET TRANSACTION READ ONLY");
-        self.own(&self.door.question.clone());
+        let door = Arc::clone(&self.door);
+        for question in &door.questions {
+            self.own(question);
+        }
         self.own_sync();
         self.phase = Phase::Gate(then);
     }
 
     /// The transaction has answered.
     pub(super) fn measured(&mut self, then: Then) {
-        if let Then::Own { is_simple } = &then {
-            // Whatever comes of it, the client's request ends with one `ReadyForQuery`.
-            self.todo.push_front(Item::End {
-                is_simple: *is_simple,
-            });
+        if self.has_failed && self.status == b'E' {
+            // The statement before the question: the client was told, and nothing was measured.
+            self.own_error = None;
+            return;
         }
         if let Some(error) = self.own_error.take() {
             // A deferred constraint, or a timeout of the client's: nothing is committed.
@@ -394,6 +426,11 @@ impl Question {
     ) -> Result<(HashMap<u32, Outside>, Option<Sight>), String> {
         let control = &self.source.control;
         let wanted = measured::wanted(said, entries.as_deref().unwrap_or_default());
+        if entries.is_none()
+            && let Some(outside) = control.seen(&self.database, said, &wanted)
+        {
+            return Ok((outside, None));
+        }
         let outside = control.look(&self.database, &wanted).await?;
         let Some(entries) = entries else {
             return Ok((outside, None));
@@ -417,7 +454,7 @@ impl Question {
             return Decided::Free;
         }
         let gate = self.source.gate(&self.lease.id).await;
-        let _one_at_a_time = gate.lock().await;
+        let one_at_a_time = gate.lock_owned().await;
         let now = clock::now();
         let used = self.leases.rows_this_hour(&self.lease.id, now).0;
         let budget = self.lease.budget;
@@ -445,7 +482,16 @@ impl Question {
         };
         let gatekeeper = self.gatekeeper.clone();
         let rehearsing = self.rehearsing.take();
-        let deciding = tokio::task::spawn_blocking(move || gatekeeper.decide(asked));
+        let (leases, lease) = (self.leases.clone(), self.lease.id.clone());
+        let deciding = tokio::task::spawn_blocking(move || {
+            gatekeeper.decide_counting(asked, move |is_permitted| {
+                if is_permitted {
+                    leases.use_rows(&lease, rows, now);
+                }
+                // The next one need not wait until the disk has this one's entry.
+                drop(one_at_a_time);
+            })
+        });
         let deciding = deciding.await;
         if let (Ok(Decision::Refused(refusal)), Some(prepared)) = (&deciding, rehearsing)
             && let Some(hold) = refusal.hold.clone().filter(|_| refusal.code == Code::ZH001)
@@ -453,10 +499,7 @@ impl Question {
             self.rehearse(hold, prepared).await;
         }
         match deciding {
-            Ok(Decision::Forward(permit)) => {
-                self.leases.use_rows(&self.lease.id, rows, now);
-                Decided::Permitted(permit)
-            }
+            Ok(Decision::Forward(permit)) => Decided::Permitted(permit),
             Ok(Decision::Refused(refusal)) => Decided::Refused(refusal),
             Err(_) => Decided::Refused(no_decision()),
         }

@@ -289,6 +289,8 @@ impl Session {
         if matches!(answered.as_ref().map(|one| &one.what), Some(What::Prelude)) {
             // The counters are flushed another time.
             self.flush_due |= self.own_error.take().is_some();
+            // What it answered is not what the transaction will say.
+            self.captured.clear();
         }
         if answered.as_ref().is_some_and(|one| !one.is_own) && self.passed() {
             return;
@@ -401,7 +403,9 @@ impl Session {
             // After a COPY, the `Sync` that ends it comes behind the rows.
             None => self.from_client.first() == Some(&b'S'),
         };
-        tag != b's' && is_ours && self.expected.is_empty() && ends
+        // The question may be on its way already.
+        let is_last = self.expected.iter().all(|one| one.is_own);
+        tag != b's' && is_ours && is_last && ends
     }
 
     /// A statement of the extended protocol began or ended a transaction; no `ReadyForQuery` says so.

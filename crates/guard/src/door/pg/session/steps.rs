@@ -202,7 +202,7 @@ impl Session {
         }
         self.note_code(ran);
         self.send(bytes, expected);
-        if !is_simple {
+        if !self.gate_behind(ran) && !is_simple {
             own::write_flush(&mut self.to_server);
         }
     }
