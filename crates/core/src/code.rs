@@ -182,6 +182,7 @@ codes! {
     ZU371 "there would be more of clones than there may be",
     ZU372 "there is no such clone",
     ZU373 "the clone is not in a state in which that can be done",
+    ZU470 "a clone cannot be mounted here",
     ZU340 "the directory holds what the vault keeps",
 
     // vault: mounts

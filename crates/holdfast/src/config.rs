@@ -93,6 +93,13 @@ impl Config {
             config.state_dir = config.base.join(folder);
             config.locate()?;
         }
+        if let Ok(form) = std::env::var("HOLDFAST_CLONE_FORM") {
+            let malformed = |why| ConfigError::Malformed {
+                path: PathBuf::from("HOLDFAST_CLONE_FORM"),
+                why,
+            };
+            config.vault.clones.form = form.parse().map_err(malformed)?;
+        }
         Ok(config)
     }
 

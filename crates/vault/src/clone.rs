@@ -22,6 +22,7 @@ mod error;
 mod folder;
 mod forward;
 mod id;
+mod mounted;
 mod open;
 mod processes;
 mod record;
@@ -41,6 +42,7 @@ use crate::restore::RestoreTarget;
 
 pub use error::CloneError;
 pub use id::CloneId;
+pub use mounted::Hydrated;
 pub use open::{ThinClone, open};
 pub use record::{CloneRecord, CloneShown, CloneState, Took};
 pub use registry::{Listed, clones, find, remove, reopen};
@@ -61,6 +63,37 @@ pub struct ClonesConfig {
     pub ttl: Duration,
     /// How long one may live at most.
     pub ttl_max: Duration,
+    /// In which form they are opened.
+    pub form: FormWish,
+    /// Bytes in a second that the rest of a mounted one is brought by in the background; `None` leaves
+    /// it until somebody asks.
+    pub hydrate: Option<ByteCount>,
+}
+
+/// In which form a clone shall be opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FormWish {
+    /// Mounted where that is possible, and restored elsewhere.
+    #[default]
+    Auto,
+    /// Mounted, or not at all.
+    Mounted,
+    /// Restored, also where it could be mounted.
+    Restored,
+}
+
+impl std::str::FromStr for FormWish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "mounted" => Ok(Self::Mounted),
+            "restored" => Ok(Self::Restored),
+            _ => Err("a clone's form is `auto`, `mounted` or `restored`".to_owned()),
+        }
+    }
 }
 
 impl ClonesConfig {
@@ -74,6 +107,8 @@ impl ClonesConfig {
             memory_max: limits::CLONE_MEMORY,
             ttl: limits::CLONE_TTL,
             ttl_max: limits::CLONE_TTL_MAX,
+            form: FormWish::Auto,
+            hydrate: Some(limits::CLONE_HYDRATE),
         }
     }
 }

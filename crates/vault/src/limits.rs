@@ -373,6 +373,13 @@ pub const CLONE_CONNECTIONS: usize = 128;
 /// How often a clone is opened again after its process has ended by itself.
 pub const CLONE_REOPENED: u32 = 5;
 
+/// Blocks that replay will read and that are brought before it does.
+pub const PREFETCH_BLOCKS: usize = 16 * 1024;
+/// Blocks of them that are asked for at once: what is not needed any more is not brought.
+pub const PREFETCH_AT_ONCE: u64 = 256;
+/// How much of a clone's rest is brought in a second beside its work, when nobody says.
+pub const CLONE_HYDRATE: ByteCount = ByteCount(32 << 20);
+
 /// Threads that answer the kernel's questions about one mount.
 pub const MOUNT_THREADS: usize = 4;
 /// What one mount fetches from the repository at once.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use holdfast_core::ByteCount;
-use holdfast_vault::clone::{CloneRequest, CloneShown, CloneState, Form, Kept, Listed};
+use holdfast_vault::clone::{CloneRequest, CloneShown, CloneState, Form, FormWish, Kept, Listed};
 use holdfast_vault::retention::Span;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ pub enum Clone {
     /// End a clone and remove everything of it
     Close(One),
     /// Fetch everything that a clone does not have yet
-    Hydrate(One),
+    Hydrate(Hydrate),
     /// Make an ordinary data directory of a clone; the clone ends
     Keep(Keep),
     /// Show the clones; what was left of one is opened again or removed
@@ -41,6 +41,16 @@ pub enum Clone {
 pub struct One {
     /// Which clone.
     clone: String,
+}
+
+/// A clone whose rest is brought.
+#[derive(Debug, Args)]
+pub struct Hydrate {
+    /// Which clone.
+    clone: String,
+    /// Mebibytes in a second at most; as fast as it goes if absent.
+    #[arg(long, value_name = "MIB")]
+    rate: Option<u64>,
 }
 
 /// What becomes of a clone.
@@ -81,6 +91,10 @@ pub struct Open {
     /// Its port on 127.0.0.1; a free one if absent.
     #[arg(long)]
     port: Option<u16>,
+    /// Its form: `mounted` brings blocks when they are touched, `restored` everything first; `auto`
+    /// mounts where that is possible.
+    #[arg(long, value_name = "FORM")]
+    form: Option<FormWish>,
     /// Mebibytes that it may take of the disk.
     #[arg(long, value_name = "MIB")]
     disk_max_mib: Option<u64>,
@@ -103,16 +117,16 @@ impl Clone {
                 });
                 Ok(())
             }
-            Self::Hydrate(one) => {
+            Self::Hydrate(hydrate) => {
                 let config = shared.config()?;
-                let shown = block_on(clones::ask::<CloneShown>(
-                    &config,
-                    &one.clone,
-                    "clone.hydrate",
-                ))?;
-                output.result(&shown, || match shown.form {
-                    Form::Mounted => format!("{} is being fetched in the background", shown.id),
-                    Form::Restored => format!("{} has everything already", shown.id),
+                let rate = hydrate.rate.map(mebibytes);
+                let asked = ("clone.hydrate", json!(rate));
+                let shown = block_on(clones::ask::<CloneShown>(&config, &hydrate.clone, asked))?;
+                output.result(&shown, || match hydration(&shown) {
+                    Some(how_far) => {
+                        format!("{} is brought in the background: {how_far}", shown.id)
+                    }
+                    None => format!("{} has everything already", shown.id),
                 });
                 Ok(())
             }
@@ -123,7 +137,12 @@ impl Clone {
             Self::Show(one) => {
                 let config = shared.config()?;
                 let listed = clones::find(&config, &one.clone)?;
-                let shown = listed.shown?;
+                let served = ("clone.show", serde_json::Value::Null);
+                let shown = match listed.is_served {
+                    // Its own process knows it newest.
+                    true => block_on(clones::ask(&config, &one.clone, served)).or(listed.shown)?,
+                    false => listed.shown?,
+                };
                 output.result(&shown, || describe(&shown));
                 Ok(())
             }
@@ -145,12 +164,14 @@ impl Open {
         request.ttl = self.ttl.map(|span| span.0);
         request.database = self.database.or_else(|| database(config, &self.source));
         request.port = self.port;
-        let mib = |mib: u64| ByteCount(mib.saturating_mul(1 << 20));
         if let Some(max) = self.disk_max_mib {
-            request.clones.disk_max = request.clones.disk_max.min(mib(max));
+            request.clones.disk_max = request.clones.disk_max.min(mebibytes(max));
         }
         if let Some(max) = self.memory_max_mib {
-            request.clones.memory_max = request.clones.memory_max.min(mib(max));
+            request.clones.memory_max = request.clones.memory_max.min(mebibytes(max));
+        }
+        if let Some(form) = self.form {
+            request.clones.form = form;
         }
         let bar = bar(output);
         let shown = clones::open(&request, (&self.access, &shared.config), |progress| {
@@ -162,6 +183,10 @@ impl Open {
         output.result(&shown, || describe(&shown));
         Ok(())
     }
+}
+
+fn mebibytes(count: u64) -> ByteCount {
+    ByteCount(count.saturating_mul(1 << 20))
 }
 
 /// Returns the database that the source's own connection string names, where it can be read.
@@ -199,7 +224,8 @@ fn list(shared: &Shared, output: Output) -> Done {
             true => "there are no clones".to_owned(),
             false => table(
                 &[
-                    "CLONE", "AT", "FORM", "STATE", "KEPT IN", "DISK", "ENDS IN", "OWNER", "PORT",
+                    "CLONE", "AT", "FORM", "STATE", "KEPT IN", "DISK", "BROUGHT", "ENDS IN",
+                    "OWNER", "PORT",
                 ],
                 &rows,
             ),
@@ -240,6 +266,7 @@ fn row(listed: &Listed) -> Vec<String> {
         state(shown.state).to_owned(),
         kept(shown).to_owned(),
         shown.disk.to_string(),
+        hydration(shown).unwrap_or_else(|| "all".to_owned()),
         format!("{ends} s"),
         shown.owner.clone(),
         port.unwrap_or_default().to_owned(),
@@ -250,6 +277,17 @@ fn form(form: Form) -> &'static str {
     match form {
         Form::Mounted => "mounted",
         Form::Restored => "restored",
+    }
+}
+
+/// Says how much of a mounted clone has come; nothing of one that has everything.
+fn hydration(shown: &CloneShown) -> Option<String> {
+    let hydration = shown.hydration.as_ref()?;
+    let (done, total) = (hydration.done, hydration.total);
+    match (&hydration.failed, hydration.complete) {
+        (_, true) => None,
+        (Some(why), false) => Some(format!("{done} of {total}, and no more: {why}")),
+        (None, false) => Some(format!("{done} of {total}")),
     }
 }
 
@@ -291,6 +329,12 @@ fn describe(shown: &CloneShown) -> String {
         shown.expires,
         shown.directory.display()
     ));
+    text.push_str(&format!("it takes {} of the disk", shown.disk));
+    text.push_str(&match (shown.form, hydration(shown)) {
+        (Form::Mounted, Some(how_far)) => format!("; of its files are whole: {how_far}\n"),
+        (Form::Mounted, None) => "; everything has come\n".to_owned(),
+        (Form::Restored, _) => "\n".to_owned(),
+    });
     if let Some(lease) = &shown.writable_by {
         text.push_str(&format!("it is for the lease {lease} alone\n"));
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use holdfast_store::object::s3::Addressing;
+use holdfast_vault::clone::FormWish;
 use holdfast_vault::limits;
 use holdfast_vault::retention::Span;
 use holdfast_vault::retention::window::LOCK_FOR;
@@ -99,6 +100,12 @@ pub struct ClonesConfig {
     pub ttl_s: u64,
     /// Seconds that one may live at most.
     pub ttl_max_s: u64,
+    /// `mounted` brings blocks when they are touched, `restored` everything at once; `auto` mounts where
+    /// that is possible.
+    pub form: FormWish,
+    /// Mebibytes in a second that the rest of a mounted one is brought by in the background; 0 for not
+    /// at all.
+    pub hydrate_mib_s: u64,
 }
 
 impl Default for ClonesConfig {
@@ -110,6 +117,8 @@ impl Default for ClonesConfig {
             memory_max_mib: limits::CLONE_MEMORY.0 >> 20,
             ttl_s: limits::CLONE_TTL.as_secs(),
             ttl_max_s: limits::CLONE_TTL_MAX.as_secs(),
+            form: FormWish::Auto,
+            hydrate_mib_s: limits::CLONE_HYDRATE.0 >> 20,
         }
     }
 }

@@ -49,6 +49,8 @@ pub fn config(config: &Config) -> ClonesConfig {
         memory_max: mib(told.memory_max_mib),
         ttl: Duration::from_secs(told.ttl_s),
         ttl_max: Duration::from_secs(told.ttl_max_s),
+        form: told.form,
+        hydrate: Some(mib(told.hydrate_mib_s)).filter(|rate| rate.0 > 0),
     }
 }
 
@@ -232,9 +234,13 @@ fn client(told: &Config, id: &str) -> Client {
 ///
 /// # Errors
 /// When there is no such clone, or its process refuses or does not answer.
-pub async fn ask<T: DeserializeOwned>(told: &Config, id: &str, op: &str) -> Result<T, Failure> {
+pub async fn ask<T: DeserializeOwned>(
+    told: &Config,
+    id: &str,
+    (op, args): (&str, Value),
+) -> Result<T, Failure> {
     find(told, id)?;
-    client(told, id).ask(op, Value::Null).await
+    client(told, id).ask(op, args).await
 }
 
 /// Ends a clone, whether somebody serves it or not.
@@ -279,7 +285,7 @@ pub async fn keep(told: &Config, id: &str, into: &Path) -> Result<(), Failure> {
 /// What a clone's process is asked to do.
 enum Wish {
     Close,
-    Hydrate,
+    Hydrate(Option<ByteCount>),
     Keep(PathBuf),
     Look,
     Show,
@@ -351,7 +357,7 @@ fn say(said: &Said) {
 async fn wish(wishes: &mpsc::Sender<Asked>, request: api::Request) -> Result<Value, Failure> {
     let wish = match request.op.as_str() {
         "clone.close" => Wish::Close,
-        "clone.hydrate" => Wish::Hydrate,
+        "clone.hydrate" => Wish::Hydrate(api::args(request)?),
         "clone.keep" => Wish::Keep(api::args(request)?),
         "clone.show" => Wish::Show,
         other => {
@@ -392,7 +398,7 @@ fn run(
         };
         match wish {
             Wish::Look => match clone.standing(now()) {
-                Standing::Good => {}
+                Standing::Good => clone.note_hydration()?,
                 Standing::Expired => return Ok(clone.close()?),
                 Standing::Halted(why) => return Ok(clone.halt(why)?),
             },
@@ -408,7 +414,11 @@ fn run(
                 let kept = clone.keep(&into).map_err(|error| failure(&error));
                 return answer(runtime, tell, kept.map(|into| json!(into)));
             }
-            Wish::Hydrate | Wish::Show => {
+            Wish::Hydrate(rate) => {
+                let begun = clone.hydrate(rate).map_err(|error| failure(&error));
+                let _ = tell.send(begun.map(|()| json!(clone.shown())));
+            }
+            Wish::Show => {
                 let _ = tell.send(Ok(json!(clone.shown())));
             }
         }

@@ -1,4 +1,5 @@
-//! Bringing a clone's data: the files, the log and the settings that recover to the target.
+//! Bringing a clone's data: the log and the settings that recover to the target, and beneath them the
+//! files, mounted or written.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +7,12 @@ use std::path::Path;
 use holdfast_core::ByteCount;
 
 use super::folder::CloneFolder;
+use super::mounted::Held;
 use super::settings::is_harmless;
-use super::{CloneError, CloneRequest, Form};
+use super::{CloneError, CloneRequest, Form, FormWish};
+use crate::mount::MountError;
 use crate::restore::{
-    Place, Programs, ProgressFn, RestoreRequest, Restored, Start, lay_down, preloaded,
+    Aimed, Place, Programs, ProgressFn, RestoreRequest, Restored, Start, lay_down, preloaded,
 };
 
 /// Data that a server can be started on.
@@ -17,6 +20,8 @@ pub(super) struct Laid {
     pub(super) form: Form,
     pub(super) restored: Restored,
     pub(super) ground: Ground,
+    /// The mount, where it is mounted.
+    pub(super) held: Option<Held>,
 }
 
 /// What runs on it.
@@ -45,12 +50,23 @@ pub(super) fn bring(
     wanted.timeline = request.timeline;
     // It may be kept, and then lies somewhere else.
     wanted.is_portable = true;
-    let max = request.clones.disk_max;
-    let admit = |bytes: ByteCount| match bytes > max {
-        true => Err(CloneError::Room { needed: bytes, max }),
-        false => Ok(()),
+    let why = match request.clones.form {
+        FormWish::Restored => "that was asked for".to_owned(),
+        FormWish::Auto | FormWish::Mounted => {
+            match mount(place, (&wanted, request), folder, progress)? {
+                Ok(laid) => return Ok(laid),
+                Err(why) if request.clones.form == FormWish::Mounted => {
+                    return Err(CloneError::NotMounted { why });
+                }
+                Err(why) => why,
+            }
+        }
     };
-    let (restored, programs, major) = lay_down(place, &wanted, progress, admit)?;
+    let admit = |bytes| admit(request, bytes);
+    let (mut restored, programs, major) = lay_down(place, &wanted, progress, admit)?;
+    restored
+        .notes
+        .push(format!("it was restored in full: {why}"));
     let libraries = libraries(&folder.data(), &programs)?;
     Ok(Laid {
         form: Form::Restored,
@@ -60,7 +76,49 @@ pub(super) fn bring(
             major,
             libraries,
         },
+        held: None,
     })
+}
+
+fn admit(request: &CloneRequest, needed: ByteCount) -> Result<(), CloneError> {
+    let max = request.clones.disk_max;
+    match needed > max {
+        true => Err(CloneError::Room { needed, max }),
+        false => Ok(()),
+    }
+}
+
+/// Mounts the point and lays the rest over it, or says why that is not possible here.
+fn mount(
+    place: &Place,
+    (wanted, request): (&RestoreRequest, &CloneRequest),
+    folder: &CloneFolder,
+    progress: &ProgressFn,
+) -> Result<Result<Laid, String>, CloneError> {
+    let aimed = Aimed::at(place, wanted)?;
+    if let Some(why) = aimed.unfit() {
+        return Ok(Err(why));
+    }
+    admit(request, aimed.log_bytes())?;
+    let laid = match aimed.lay(&folder.overlay(), progress) {
+        // The device is there, and the system does not let us use it.
+        Err(CloneError::Mount(error @ MountError::Overlay { step: "mount", .. })) => {
+            folder.clear()?;
+            return Ok(Err(holdfast_core::ErrorChain(&error).to_string()));
+        }
+        laid => laid?,
+    };
+    let libraries = libraries(&folder.data(), &laid.programs)?;
+    Ok(Ok(Laid {
+        form: Form::Mounted,
+        restored: laid.restored,
+        ground: Ground {
+            programs: laid.programs,
+            major: laid.major,
+            libraries,
+        },
+        held: Some(Held::new(laid.mount, laid.reads)),
+    }))
 }
 
 /// Finds what runs on data that is there already.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use holdfast_core::{ByteCount, Code, Coded};
 
 use super::CloneId;
+use crate::mount::MountError;
 use crate::restore::RestoreError;
 use crate::source::SourceError;
 
@@ -47,6 +48,15 @@ pub enum CloneError {
         count: usize,
         /// How many there may be.
         max: usize,
+    },
+    /// Its point cannot be mounted, or its mount does not do what was asked.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// It was asked for as a mounted one.
+    #[error("a clone cannot be mounted here: {why}")]
+    NotMounted {
+        /// Why not.
+        why: String,
     },
     /// What a clone's folder says of it is damaged.
     #[error("the record of the clone in `{}` cannot be believed: {why}", path.display())]
@@ -113,6 +123,8 @@ impl Coded for CloneError {
             Self::Folder { .. } => Code::ZS372,
             Self::Gone { .. } => Code::ZS373,
             Self::Many { .. } | Self::Room { .. } | Self::Time { .. } => Code::ZU371,
+            Self::Mount(error) => error.code(),
+            Self::NotMounted { .. } => Code::ZU470,
             Self::Record { .. } => Code::ZI371,
             Self::Restore(error) => error.code(),
             Self::Server { .. } => Code::ZS374,
@@ -134,6 +146,10 @@ impl Coded for CloneError {
             ),
             Self::Many { .. } => {
                 "nothing was opened; close one with `holdfast clone close`, or raise `count_max` in `[vault.clones]`".to_owned()
+            }
+            Self::Mount(error) => return error.hint(),
+            Self::NotMounted { .. } => {
+                "nothing was opened; ask for `--form auto` or `--form restored`, which restores everything first".to_owned()
             }
             Self::Record { path, .. } => format!(
                 "nothing was touched; `{}` is not removed by itself: look at it, then remove its folder by hand",

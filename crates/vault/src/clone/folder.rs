@@ -10,14 +10,18 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use holdfast_core::ByteCount;
+
 use super::record::{self, CloneRecord};
-use super::{CloneError, CloneId, processes};
-use crate::limits;
+use super::{CloneError, CloneId, Form, processes};
+use crate::{limits, mount};
 
 /// The file that is locked.
 const LOCK: &str = "lock";
 /// Where the data directory is.
 const DATA: &str = "data";
+/// What a mounted clone has of its own.
+const OVERLAY: &str = "overlay";
 
 /// A clone's folder, locked.
 #[derive(Debug)]
@@ -101,6 +105,23 @@ impl CloneFolder {
         self.path.join(DATA)
     }
 
+    pub(super) fn overlay(&self) -> PathBuf {
+        self.path.join(OVERLAY)
+    }
+
+    /// Takes a mount away whose process has ended; one that is served is an error.
+    pub(super) fn sweep(&self) -> Result<(), CloneError> {
+        let data = self.data();
+        mount::sweep(&self.path).map_err(|error| failed("detach", &data, error))?;
+        match fs::symlink_metadata(&data) {
+            Ok(facts) if facts.dev() != self.device => {
+                let error = io::Error::other("something is mounted there");
+                Err(failed("remove", &data, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the record anew beside the old one and gives it the old one's name, durably.
     pub(super) fn write(&self, record: &CloneRecord) -> Result<(), CloneError> {
         let path = self.path.join(record::FILE);
@@ -121,13 +142,16 @@ impl CloneFolder {
 
     /// Removes the data of a clone that was not open yet.
     pub(super) fn clear(&self) -> Result<(), CloneError> {
-        let data = self.data();
-        match fs::remove_dir_all(&data) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &data, error))
+        self.sweep()?;
+        for path in [self.data(), self.overlay()] {
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path, error));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Ends whatever still works in it and removes it, if it is still the folder that was locked.
@@ -139,6 +163,7 @@ impl CloneFolder {
             let error = io::Error::other("it is no longer the folder that was made");
             return Err(failed("remove", &self.path, error));
         }
+        self.sweep()?;
         // The record goes last: what is left of a removal that was cut short is still a clone's.
         let entries = fs::read_dir(&self.path).map_err(|e| failed("read", &self.path, e))?;
         for entry in entries.flatten() {
@@ -212,8 +237,31 @@ pub(super) fn ids(root: &Path) -> Vec<CloneId> {
     ids
 }
 
+/// Returns what a clone's folder takes of the disk for its data.
+pub(super) fn disk(folder: &Path, form: Form) -> ByteCount {
+    ByteCount(occupied(&folder.join(match form {
+        Form::Mounted => OVERLAY,
+        Form::Restored => DATA,
+    })))
+}
+
+/// Returns how many files lie below a folder.
+pub(super) fn files(folder: &Path) -> u64 {
+    let mut folders = vec![folder.to_owned()];
+    let mut files = 0_u64;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => folders.push(entry.path()),
+                false => files = files.saturating_add(1),
+            }
+        }
+    }
+    files
+}
+
 /// Returns what a folder occupies; what cannot be read counts as nothing.
-pub(super) fn occupied(folder: &Path) -> u64 {
+fn occupied(folder: &Path) -> u64 {
     let mut folders = vec![folder.to_owned()];
     let mut bytes = 0_u64;
     while let Some(folder) = folders.pop() {

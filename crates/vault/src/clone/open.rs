@@ -11,6 +11,7 @@ use holdfast_core::ByteCount;
 use super::data::{self, Ground};
 use super::folder::{self, CloneFolder, failed};
 use super::forward::Forward;
+use super::mounted::Held;
 use super::record::{CloneRecord, CloneState, Role, Took};
 use super::server::{Launch, Server};
 use super::settings::{self, Wanted};
@@ -30,6 +31,8 @@ pub struct ThinClone {
     pub(super) folder: Option<CloneFolder>,
     pub(super) record: CloneRecord,
     pub(super) server: Option<Server>,
+    /// The mount beneath it, which ends after it.
+    pub(super) held: Option<Held>,
     forward: Option<Forward>,
     restored: Option<Restored>,
     began: Instant,
@@ -121,6 +124,7 @@ impl ThinClone {
             folder: Some(folder),
             record,
             server: None,
+            held: None,
             forward: None,
             restored: None,
             began,
@@ -143,10 +147,11 @@ impl ThinClone {
     #[must_use]
     pub fn shown(&self) -> CloneShown {
         let path = self.path();
-        let data = self.data();
-        let (disk, memory) = (folder::occupied(&data), processes::memory(&data));
-        self.record
-            .shown(path, (ByteCount(disk), ByteCount(memory)))
+        let memory = processes::memory(&self.data());
+        let disk = folder::disk(path, self.record.form);
+        let mut shown = self.record.shown(path, (disk, ByteCount(memory)));
+        shown.hydration = self.hydrated().or(shown.hydration);
+        shown
     }
 
     /// Returns what was brought, unless it was opened again.
@@ -200,6 +205,7 @@ impl ThinClone {
         if let Some(server) = self.server.take() {
             server.kill();
         }
+        self.unmount();
         let Some(folder) = self.folder.take() else {
             return Ok(());
         };
@@ -224,6 +230,7 @@ impl ThinClone {
             return Ok(());
         };
         let laid = data::bring(place, request, folder, progress)?;
+        self.held = laid.held;
         self.record.form = laid.form;
         self.record.point = Some(laid.restored.point.clone());
         self.record.wal_end = Some(laid.restored.wal_end);
@@ -279,6 +286,7 @@ impl ThinClone {
             open_s: began.elapsed().as_secs_f64(),
             ..self.record.took
         };
+        self.hydrate_beside()?;
         self.write()
     }
 
@@ -363,6 +371,7 @@ impl Drop for ThinClone {
             if let Some(server) = self.server.take() {
                 server.kill();
             }
+            self.unmount();
             return;
         }
         if let Err(error) = self.remove() {

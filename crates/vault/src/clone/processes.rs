@@ -2,6 +2,7 @@
 //! wrote down.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -43,8 +44,12 @@ pub(super) fn holders(directory: &Path) -> Vec<Pid> {
 /// Compared by what the folder is: a process with its own view of the files has other names for it.
 fn works_in(pid: Pid, directory: &Path) -> bool {
     let place = PathBuf::from(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-    match (fs::metadata(place), fs::metadata(directory)) {
+    match (fs::metadata(&place), fs::metadata(directory)) {
         (Ok(place), Ok(there)) => (place.dev(), place.ino()) == (there.dev(), there.ino()),
+        // Where a mount's process was killed there is only the name left.
+        (Err(error), _) if error.kind() != io::ErrorKind::NotFound => {
+            fs::read_link(place).is_ok_and(|place| place == directory)
+        }
         _ => false,
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{CloneError, CloneId, CloneRequest, Confinement, Disabled, Form};
+use super::{CloneError, CloneId, CloneRequest, Confinement, Disabled, Form, FormWish, Hydrated};
 use crate::limits;
 
 /// The file in a clone's folder.
@@ -104,6 +104,15 @@ pub struct CloneRecord {
     pub disabled: Vec<Disabled>,
     /// How long opening took.
     pub took: Took,
+    /// How much of it has come, when it is mounted.
+    #[serde(default)]
+    pub hydration: Option<Hydrated>,
+    /// In which form it was asked for.
+    #[serde(default)]
+    pub(super) wish: FormWish,
+    /// How fast the rest of it is brought in the background.
+    #[serde(default)]
+    pub(super) hydrate: Option<ByteCount>,
     /// The start of the machine that it was last opened in.
     pub(super) boot: String,
     /// The private folder of its server's socket.
@@ -170,6 +179,9 @@ pub struct CloneShown {
     pub took: Took,
     /// How often it was opened again after its process had ended.
     pub reopened: u32,
+    /// How much of it has come, when it is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hydration: Option<Hydrated>,
 }
 
 impl CloneRecord {
@@ -203,6 +215,9 @@ impl CloneRecord {
             confinement: None,
             disabled: Vec::new(),
             took: Took::default(),
+            hydration: None,
+            wish: request.clones.form,
+            hydrate: request.clones.hydrate,
             boot: String::new(),
             sockets,
             reopened: 0,
@@ -252,6 +267,7 @@ impl CloneRecord {
             disabled: self.disabled.clone(),
             took: self.took,
             reopened: self.reopened,
+            hydration: self.hydration.clone(),
         }
     }
 }

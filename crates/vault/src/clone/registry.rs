@@ -46,9 +46,8 @@ pub fn find(clones: &ClonesConfig, id: &str) -> Result<Listed, CloneError> {
 fn listed(root: &Path, id: CloneId) -> Listed {
     let path = root.join(id.as_str());
     let shown = folder::read(root, &id).map(|record| {
-        let data = path.join("data");
-        let disk = ByteCount(folder::occupied(&data));
-        record.shown(&path, (disk, ByteCount(processes::memory(&data))))
+        let memory = ByteCount(processes::memory(&path.join("data")));
+        record.shown(&path, (folder::disk(&path, record.form), memory))
     });
     Listed {
         is_served: !matches!(CloneFolder::take(root, &id), Ok(Some(_))),
@@ -121,15 +120,17 @@ pub fn reopen(
     request.timeline = record.timeline;
     request.clones.disk_max = record.disk_max;
     request.clones.memory_max = record.memory_max;
+    request.clones.form = record.wish;
     let mut clone = ThinClone::of(folder, record, began);
     if !is_first {
         clone.leave();
     }
     let opened = match is_new {
         true => clone.fill(place, &request, progress),
-        false => {
-            data::again(place, &clone.data()).and_then(|ground| clone.launch(&ground, progress))
-        }
+        false => clone.mount_again(place).and_then(|()| {
+            let ground = data::again(place, &clone.data())?;
+            clone.launch(&ground, progress)
+        }),
     };
     match opened {
         Ok(()) => {

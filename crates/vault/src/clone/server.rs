@@ -21,6 +21,7 @@ use super::record::Role;
 use super::settings::SOCKET_PORT;
 use super::{CloneError, CloneId, Confinement, Kept, processes};
 use crate::limits;
+use crate::restore::promote::{self, Promotion};
 use crate::restore::{Programs, command, owner, tail};
 use crate::source::{Connection, ConnectionUrl, SourceError, SslMode};
 
@@ -106,9 +107,16 @@ impl Server {
     /// Waits until it takes connections; `each` is called meanwhile.
     pub(super) fn wait(&self, each: &dyn Fn()) -> Result<(), CloneError> {
         let began = Instant::now();
+        let mut promotion = Promotion::of(&self.data);
         loop {
             if self.is_ready() {
                 return Ok(());
+            }
+            match promotion.is_due() {
+                // One that has ended is noticed below.
+                Ok(true) => drop(pidfd_send_signal(&self.handle, Signal::USR1)),
+                Ok(false) => {}
+                Err(error) => return Err(self.trouble(error.to_string())),
             }
             if let Some(status) = self.ended() {
                 return Err(self.trouble(format!("it ended ({status})")));
@@ -226,7 +234,9 @@ fn start_of(launch: &Launch<'_>, kept: Kept) -> Result<Start, CloneError> {
     }
     let account = account.filter(|_| setpriv.is_none());
     command.extend([postgres.into(), "-D".into(), launch.data.into()]);
-    for (name, value) in &launch.settings {
+    let settings = launch.settings.iter();
+    let settings = settings.map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in settings.chain(promote::settings(launch.data).iter().copied()) {
         command.push("-c".into());
         command.push(format!("{name}={value}").into());
     }

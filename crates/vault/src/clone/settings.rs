@@ -55,6 +55,10 @@ pub(super) fn settings(wanted: &Wanted<'_>) -> Vec<(&'static str, String)> {
             format!("{}kB", buffers(wanted.memory_max) / 1024),
         ),
     ]);
+    if cfg!(target_os = "linux") && wanted.major >= 14 {
+        // One call instead of one for each file.
+        all.push(("recovery_init_sync_method", "syncfs".to_owned()));
+    }
     if wanted.major >= 15 {
         all.push(("archive_library", String::new()));
     }

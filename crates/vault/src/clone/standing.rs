@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use holdfast_core::{ByteCount, Timestamp};
 
 use super::folder::{self, failed};
+use super::mounted::{self, Held, Hydrated};
 use super::open::{ThinClone, admit};
 use super::record::CloneState;
-use super::{CloneError, CloneId, CloneRequest, processes};
+use super::{CloneError, CloneId, CloneRequest, Form, processes};
+use crate::limits;
+use crate::restore::Place;
 
 /// How a clone stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl ThinClone {
             }
         }
         let data = self.data();
-        let disk = ByteCount(folder::occupied(&data));
+        let disk = folder::disk(self.path(), self.record.form);
         if disk > self.record.disk_max {
             let max = self.record.disk_max;
             return Standing::Halted(format!("it took {disk} of the disk, and may take {max}"));
@@ -110,9 +113,10 @@ impl ThinClone {
     pub fn keep(mut self, into: &Path) -> Result<PathBuf, CloneError> {
         self.leave();
         self.may_be_kept(into)?;
+        self.bring_rest()?;
         self.lock_keeper_out()?;
         self.stop()?;
-        let data = self.data();
+        let data = self.own_data()?;
         fs::rename(&data, into).map_err(|error| failed("move", &data, error))?;
         let parents = [into.parent(), data.parent()];
         for parent in parents.into_iter().flatten() {
@@ -121,6 +125,134 @@ impl ThinClone {
         }
         self.close()?;
         Ok(into.to_owned())
+    }
+
+    /// Waits until everything of a mounted clone has come.
+    fn bring_rest(&self) -> Result<(), CloneError> {
+        let Some(held) = &self.held else {
+            return Ok(());
+        };
+        held.hydrate(None)?;
+        loop {
+            let Some(hydrated) = held.hydrated() else {
+                return Ok(());
+            };
+            match (hydrated.complete, hydrated.failed) {
+                (true, _) => return Ok(()),
+                (false, Some(why)) => return Err(self.not_kept(why)),
+                (false, None) => std::thread::sleep(limits::CLONE_POLL),
+            }
+        }
+    }
+
+    /// Returns the data directory that is on the disk, when nothing serves it any more.
+    fn own_data(&mut self) -> Result<PathBuf, CloneError> {
+        let (Form::Mounted, Some(folder)) = (self.record.form, &self.folder) else {
+            return Ok(self.data());
+        };
+        let overlay = folder.overlay();
+        if let Some(held) = self.held.take() {
+            held.close()?;
+        }
+        match mounted::unfinished(&overlay) {
+            0 => Ok(overlay.join("data")),
+            left => Err(self.not_kept(format!("{left} files of it are not whole"))),
+        }
+    }
+
+    fn not_kept(&self, why: String) -> CloneError {
+        CloneError::State {
+            id: self.record.id.clone(),
+            what: "kept",
+            why,
+        }
+    }
+
+    /// Brings the rest of a mounted clone in the background, at most so many bytes in a second; what is
+    /// asked for comes first. Called again, it only sets the bound.
+    ///
+    /// # Errors
+    /// [`CloneError::State`] when everything would be more than it may take of the disk.
+    pub fn hydrate(&mut self, rate: Option<ByteCount>) -> Result<(), CloneError> {
+        let Some(held) = &self.held else {
+            return Ok(());
+        };
+        if let Some(why) = self.too_much() {
+            return Err(CloneError::State {
+                id: self.record.id.clone(),
+                what: "hydrated",
+                why,
+            });
+        }
+        held.hydrate(rate)?;
+        // So that it goes on when the clone is opened again.
+        self.record.hydrate = rate.or(Some(ByteCount(u64::MAX)));
+        self.write()
+    }
+
+    /// Begins what the clone was made with.
+    pub(super) fn hydrate_beside(&mut self) -> Result<(), CloneError> {
+        let (Some(held), Some(rate)) = (&self.held, self.record.hydrate) else {
+            return Ok(());
+        };
+        match self.too_much() {
+            None => held.hydrate(Some(rate)),
+            Some(why) => {
+                let note = format!("the rest of it is not brought in the background: {why}");
+                if !self.record.notes.contains(&note) {
+                    self.record.notes.push(note);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn too_much(&self) -> Option<String> {
+        let (all, max) = (self.hydrated()?.total, self.record.disk_max);
+        (all > max).then(|| format!("everything is {all}, and it may take {max} of the disk"))
+    }
+
+    /// Tells how much of a mounted clone has come.
+    #[must_use]
+    pub fn hydrated(&self) -> Option<Hydrated> {
+        self.held.as_ref().and_then(Held::hydrated)
+    }
+
+    /// Writes down how much has come, for whoever lists the clones.
+    ///
+    /// # Errors
+    /// [`CloneError::Folder`] when that cannot be written.
+    pub fn note_hydration(&mut self) -> Result<(), CloneError> {
+        let now = self.hydrated();
+        let is_known = match (&self.record.hydration, &now) {
+            (Some(known), Some(now)) => known.is_near(now),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if is_known {
+            return Ok(());
+        }
+        self.record.hydration = now;
+        self.write()
+    }
+
+    /// Mounts it again, if it is a mounted one.
+    pub(super) fn mount_again(&mut self, place: &Place) -> Result<(), CloneError> {
+        let (Form::Mounted, Some(folder), Some(point)) =
+            (self.record.form, &self.folder, &self.record.point)
+        else {
+            return Ok(());
+        };
+        self.held = Some(Held::again(place, folder, (&self.record.source, point))?);
+        Ok(())
+    }
+
+    /// Ends its mount; what was written stays in its overlay.
+    pub(super) fn unmount(&mut self) {
+        if let Some(Err(error)) = self.held.take().map(Held::close) {
+            let what = holdfast_core::ErrorChain(&error).to_string();
+            tracing::warn!(clone = %self.record.id, what, "a clone's mount has not ended well");
+        }
     }
 
     /// Takes our own role's right to log in away: the directory belongs to somebody else from now on.

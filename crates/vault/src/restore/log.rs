@@ -36,6 +36,8 @@ pub(super) struct Brought {
     pub(super) tablespaces: Vec<Made>,
     /// A record was read at which recovery stops by itself, or `None` when the log cannot be read.
     pub(super) is_reached: Option<bool>,
+    /// Where the log must end for a server that replays all of it, when recovery stops before its end.
+    pub(super) cut: Option<(WalPlace, Lsn)>,
 }
 
 /// Where the log is brought to.
@@ -45,6 +47,9 @@ pub(super) trait LogSink {
 
     /// Puts a file of `length` bytes; what it has behind `content` reads as zeros.
     fn put(&mut self, name: &str, content: &[u8], length: u64) -> Result<(), RestoreError>;
+
+    /// Is told of every record that will be replayed, in order.
+    fn replayed(&mut self, _record: &Record<'_>) {}
 }
 
 /// Brings everything that recovery needs into `pg_wal`.
@@ -85,7 +90,7 @@ pub(super) fn bring(
                 }
             };
             let length = bytes_of(&filled);
-            scan.feed(start, &filled);
+            scan.feed(start, &filled, sink);
             each(length);
             brought.bytes = brought.bytes.saturating_add(length);
             brought.end = Lsn(start.0.saturating_add(length));
@@ -101,6 +106,7 @@ pub(super) fn bring(
         brought.is_reached = scan.reader.is_some().then_some(scan.is_reached);
         brought.tablespaces.append(&mut scan.tablespaces);
         if scan.is_reached {
+            brought.cut = Some((stretch.at.clone(), scan.cut));
             break;
         }
     }
@@ -246,23 +252,28 @@ impl LogSink for Disk<'_> {
     }
 
     fn put(&mut self, name: &str, content: &[u8], length: u64) -> Result<(), RestoreError> {
-        let path = &self.ground.directory.join("pg_wal").join(name);
-        let file = create_in(self.ground, path)?;
-        let is_whole = bytes_of(content) >= length;
-        file.write_all_at(content, 0)
-            .and_then(|()| {
-                if is_whole {
-                    Ok(())
-                } else {
-                    file.write_all_at(&[0], length.saturating_sub(1))
-                }
-            })
-            .map_err(|source| written(path, source))?;
-        match is_whole {
+        put_file(self.ground, name, (content, length))?;
+        match bytes_of(content) >= length {
             true => self.segments.wrote(name, content),
             false => Ok(()),
         }
     }
+}
+
+/// Makes a file of the log; what it has behind `content` reads as zeros.
+pub(super) fn put_file(
+    ground: &Ground<'_>,
+    name: &str,
+    (content, length): (&[u8], u64),
+) -> Result<(), RestoreError> {
+    let path = &ground.directory.join("pg_wal").join(name);
+    let file = create_in(ground, path)?;
+    file.write_all_at(content, 0)
+        .and_then(|()| match bytes_of(content) >= length {
+            true => Ok(()),
+            false => file.write_all_at(&[0], length.saturating_sub(1)),
+        })
+        .map_err(|source| written(path, source))
 }
 
 fn written(path: &Path, source: std::io::Error) -> RestoreError {
@@ -301,6 +312,8 @@ struct Scan<'a> {
     tablespaces: Vec<Made>,
     /// A record was read at which recovery stops by itself.
     is_reached: bool,
+    /// Where what is replayed ends then.
+    cut: Lsn,
 }
 
 impl<'a> Scan<'a> {
@@ -312,6 +325,7 @@ impl<'a> Scan<'a> {
             newest_commit: None,
             tablespaces: Vec::new(),
             is_reached: false,
+            cut: Lsn::ZERO,
         }
     }
 
@@ -328,18 +342,18 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn feed(&mut self, start: Lsn, bytes: &[u8]) {
+    fn feed(&mut self, start: Lsn, bytes: &[u8], sink: &mut dyn LogSink) {
         let Some(mut reader) = self.reader.take() else {
             return;
         };
-        let read = reader.feed(start, bytes, &mut |record| self.note(record));
+        let read = reader.feed(start, bytes, &mut |record| self.note(record, sink));
         // Zeros where the next record would be are an end, not an error.
         if matches!(read, Ok(()) | Err(WalError::End { .. })) {
             self.reader = Some(reader);
         }
     }
 
-    fn note(&mut self, record: &Record<'_>) -> Result<(), WalError> {
+    fn note(&mut self, record: &Record<'_>, sink: &mut dyn LogSink) -> Result<(), WalError> {
         // What stands behind a switch of timelines is not replayed.
         if self.is_reached || record.start >= self.stretch.to {
             return Ok(());
@@ -358,6 +372,16 @@ impl<'a> Scan<'a> {
                 Stop::Time(time) => ended.is_some_and(|ended| ended > time),
             };
         let is_replayed = !self.is_reached || matches!(self.stop, Stop::Lsn(_));
+        if self.is_reached {
+            self.cut = if is_replayed {
+                record.end
+            } else {
+                record.start
+            };
+        }
+        if is_replayed && !is_old {
+            sink.replayed(record);
+        }
         if let Some(Event::Commit(commit)) = event.filter(|_| is_replayed) {
             self.newest_commit = self.newest_commit.max(Some(commit.time));
         }

@@ -179,7 +179,7 @@ fn lay<E: From<RestoreError>>(
 }
 
 /// Returns where the server of a restore will run.
-fn home<'a>(request: &'a RestoreRequest, port: u16, sockets: &'a Path) -> Home<'a> {
+pub(super) fn home<'a>(request: &'a RestoreRequest, port: u16, sockets: &'a Path) -> Home<'a> {
     match request.is_portable {
         true => Home::Anywhere,
         false => Home::Here {
@@ -351,7 +351,7 @@ pub(super) fn sync(directory: &Path) -> Result<(), RestoreError> {
 }
 
 /// Measures and tells.
-struct Watch {
+pub(super) struct Watch {
     began: Instant,
     total: AtomicU64,
     done: AtomicU64,
@@ -364,7 +364,7 @@ struct Watch {
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
 impl Watch {
-    fn start(progress: &ProgressFn, pace: Option<Arc<Pace>>) -> Self {
+    pub(super) fn start(progress: &ProgressFn, pace: Option<Arc<Pace>>) -> Self {
         Self {
             began: Instant::now(),
             total: AtomicU64::new(0),
@@ -375,11 +375,16 @@ impl Watch {
         }
     }
 
-    fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
     }
 
-    fn tell(&self, phase: RestorePhase, bytes: u64) {
+    /// Says how many bytes there will be.
+    pub(super) fn expect(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell(&self, phase: RestorePhase, bytes: u64) {
         if let (Some(pace), 1..) = (&self.pace, bytes) {
             pace.take(bytes);
         }

@@ -11,10 +11,12 @@ use std::thread;
 use std::time::Instant;
 
 use data_encoding::HEXLOWER;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
 use super::files::{create, failed, own};
 use super::programs::{Programs, command, owner};
+use super::promote::{self, Promotion};
 use super::{RestoreError, ServerLife, superuser};
 use crate::limits;
 use crate::source::{Connection, ConnectionUrl, SslMode};
@@ -147,6 +149,9 @@ pub(super) fn start(
         // One call instead of one for each file: a second for every thousand files.
         starting.args(["-c", "recovery_init_sync_method=syncfs"]);
     }
+    for (name, value) in promote::settings(directory) {
+        starting.arg("-c").arg(format!("{name}={value}"));
+    }
     let child = starting
         .stdout(Stdio::from(out))
         .stderr(Stdio::from(err))
@@ -164,9 +169,15 @@ impl Starting {
     /// Waits until the server is promoted and accepts connections; `each` is called meanwhile.
     pub(super) fn wait(mut self, each: &dyn Fn()) -> Result<Promoted, RestoreError> {
         let began = Instant::now();
+        let mut promotion = Promotion::of(&self.directory);
         loop {
             if self.is_ready() {
                 break;
+            }
+            match promotion.is_due() {
+                Ok(true) => self.ask_to_promote(),
+                Ok(false) => {}
+                Err(error) => return Err(self.trouble(&error.to_string())),
             }
             match self.child.try_wait() {
                 Ok(None) => {}
@@ -189,6 +200,12 @@ impl Starting {
             .name("holdfast-reap".to_owned())
             .spawn(move || self.child.wait());
         Ok(promoted)
+    }
+
+    /// A server that has ended meanwhile is noticed by whoever waits.
+    fn ask_to_promote(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, Signal::USR1));
     }
 
     /// SOURCE: PostgreSQL 18, `utils/pidfile.h`: line 1 is the process, line 8 its state. Without hot

@@ -22,7 +22,7 @@ mod tests;
 mod xact;
 
 pub use catalog::{RowChange, RowPlace};
-pub use changes::{Blocks, Changes, Everything};
+pub use changes::{Blocks, Changes, Everything, Reads};
 pub use event::{Event, ExclusiveLock, Mapping};
 pub use page::{PAGE_BYTES, WalVersion, check_pages};
 pub use reader::{WalReader, WalShape};

@@ -11,6 +11,7 @@
 //! `access/xact.h`, `access/xlog_internal.h` (`xl_parameter_change`).
 
 mod blocks;
+mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 pub use blocks::Blocks;
+pub use reads::Reads;
 
 use super::WalError;
 use super::event::{self, Event, database_drop};

@@ -168,6 +168,15 @@ pub struct Record<'a> {
     pub body: &'a [u8],
 }
 
+/// What replay does with a block first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Redo {
+    /// It is read and changed.
+    Reads,
+    /// It is written as a whole.
+    Writes,
+}
+
 /// What [`Record::parts`] finds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts<'a> {
@@ -238,6 +247,25 @@ impl<'a> Record<'a> {
         let mut headers = Headers::of(self);
         while let Some(header) = headers.next().map_err(|what| self.wrong(what))? {
             each(header.relation, header.fork, header.block);
+        }
+        Ok(())
+    }
+
+    /// Shows every block that it touches, and whether replay reads it first.
+    ///
+    /// # Errors
+    /// [`WalError::Record`] when its headers contradict its length.
+    pub(super) fn each_redo(
+        &self,
+        mut each: impl FnMut((Relation, Fork, u32), Redo),
+    ) -> Result<(), WalError> {
+        let mut headers = Headers::of(self);
+        while let Some(header) = headers.next().map_err(|what| self.wrong(what))? {
+            let redo = match header.will_init || header.image.is_some() {
+                true => Redo::Writes,
+                false => Redo::Reads,
+            };
+            each((header.relation, header.fork, header.block), redo);
         }
         Ok(())
     }

@@ -286,3 +286,45 @@ fn any_changes_of_files_are_read_or_refused_without_a_panic() {
         }
     }
 }
+
+#[test]
+fn what_replay_writes_as_a_whole_it_need_not_read() {
+    let whole = |fork: u8, block: u32| {
+        let mut draft = touches(10, relation(7), fork, &[block]);
+        // The page is made anew.
+        draft.body[1] |= 0x40;
+        draft
+    };
+    let of = |blocks: &[u32]| touches(10, relation(7), 0, blocks);
+    let drafts = [
+        whole(0, 3),
+        of(&[3, 9, 10]),
+        of(&[9]),
+        whole(0, 9),
+        of(&[200_000]),
+    ];
+    let log = log(WalVersion::V17, &drafts);
+    let read = |max: usize| {
+        let mut reader = WalReader::new(WalShape {
+            segment_bytes: SEGMENT,
+            system_identifier: Some(SYSTEM),
+        });
+        let mut reads = Reads::up_to(max);
+        let fed = reader.feed(log.start, &log.bytes, &mut |record| reads.apply(record));
+        fed.unwrap();
+        reads
+    };
+    let reads = read(100);
+    let found: Vec<_> = reads.forks().collect();
+    let ranges = vec![9..11, 200_000..200_001];
+    assert_eq!(found, [(relation(7), Fork::Main, ranges)]);
+    assert!(!reads.is_full());
+    let few = read(1);
+    assert!(few.is_full());
+    // A record is taken whole.
+    assert_eq!(
+        few.forks().map(|(_, _, ranges)| ranges).collect::<Vec<_>>(),
+        [one(9..11)]
+    );
+    assert_eq!(read(0).forks().count(), 0);
+}
