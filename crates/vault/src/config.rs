@@ -11,6 +11,7 @@ use holdfast_core::{SourceName, Timestamp};
 use holdfast_store::object::{Keys, Location};
 use serde::{Deserialize, Serialize};
 
+use crate::clone::FormWish;
 use crate::engine::directory::DirectoryConfig;
 use crate::limits;
 use crate::retention::window::LOCK_FOR;
@@ -144,6 +145,8 @@ pub struct DrillConfig {
     pub dir: Option<PathBuf>,
     /// How long the checks of one drill may take; what is left over is reported as not run.
     pub budget: Duration,
+    /// In which form newest points are opened.
+    pub form: FormWish,
 }
 
 impl Default for DrillConfig {
@@ -157,6 +160,7 @@ impl Default for DrillConfig {
             bytes_per_s: None,
             dir: None,
             budget: Duration::from_secs(10 * 60),
+            form: FormWish::Auto,
         }
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod folder;
 mod history;
 mod memory;
+mod open;
 mod pace;
 pub(crate) mod pages;
 mod room;

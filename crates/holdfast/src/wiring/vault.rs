@@ -149,6 +149,7 @@ fn drills(config: &Config) -> DrillConfig {
         bytes_per_s: vault.drill_mib_s.map(|mib| mib.saturating_mul(1 << 20)),
         dir: vault.drill_dir.as_ref().map(|dir| config.base.join(dir)),
         budget: Duration::from_secs(vault.drill_budget_s),
+        form: vault.clones.form,
     }
 }
 

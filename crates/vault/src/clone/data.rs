@@ -7,12 +7,11 @@ use std::path::Path;
 use holdfast_core::ByteCount;
 
 use super::folder::CloneFolder;
-use super::mounted::Held;
 use super::settings::is_harmless;
 use super::{CloneError, CloneRequest, Form, FormWish};
 use crate::mount::MountError;
 use crate::restore::{
-    Aimed, Place, Programs, ProgressFn, RestoreRequest, Restored, Start, lay_down, preloaded,
+    Aimed, Held, Place, Programs, ProgressFn, RestoreRequest, Restored, Start, lay_down, preloaded,
 };
 
 /// Data that a server can be started on.
@@ -117,7 +116,7 @@ fn mount(
             major: laid.major,
             libraries,
         },
-        held: Some(Held::new(laid.mount, laid.reads)),
+        held: Some(laid.held),
     }))
 }
 

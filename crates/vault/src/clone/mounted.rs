@@ -1,31 +1,16 @@
-//! The mount of a clone: held by the process that serves it, and ended after its server.
+//! The mount of a clone, held by the process that serves it: again after that was killed, and how much has
+//! come.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 
-use holdfast_core::{ByteCount, ErrorChain};
+use holdfast_core::{ByteCount, PointId, SourceName};
 use serde::{Deserialize, Serialize};
 
 use super::CloneError;
-use super::folder::{self, CloneFolder, failed};
-use crate::limits;
-use crate::mount::{Hydration, Mount, MountError, MountRequest};
+use super::folder::{self, CloneFolder};
+use crate::mount::{Hydration, Mount, MountRequest};
 use crate::repository::Reader;
-use crate::restore::{Place, Programs, files_owner};
-
-/// Blocks by file.
-type Blocks = BTreeMap<String, Vec<Range<u64>>>;
-
-/// A clone's mount.
-pub(super) struct Held {
-    mount: Option<Arc<Mount>>,
-    ahead: Option<JoinHandle<()>>,
-    is_over: Arc<AtomicBool>,
-}
+use crate::restore::{Held, Place, Programs, RestoreError, files_owner};
 
 /// How much of a clone has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,115 +46,24 @@ impl Hydrated {
     }
 }
 
-impl Held {
-    /// Takes charge of a mount, and begins to bring what its server's replay will read.
-    pub(super) fn new(mount: Mount, reads: Blocks) -> Self {
-        let (mount, is_over) = (Arc::new(mount), Arc::new(AtomicBool::new(false)));
-        let ahead = match reads.is_empty() {
-            true => None,
-            false => {
-                let (mount, is_over) = (Arc::clone(&mount), Arc::clone(&is_over));
-                let named = thread::Builder::new().name("holdfast-ahead".to_owned());
-                // Without the thread they come when they are asked for.
-                named
-                    .spawn(move || bring_ahead(&mount, reads, &is_over))
-                    .ok()
-            }
-        };
-        Self {
-            mount: Some(mount),
-            ahead,
-            is_over,
-        }
-    }
-
-    /// Mounts a clone's point again over what was written to it.
-    pub(super) fn again(
-        place: &Place,
-        folder: &CloneFolder,
-        (source, point): (&holdfast_core::SourceName, &holdfast_core::PointId),
-    ) -> Result<Self, CloneError> {
-        let repository = |error| CloneError::Restore(crate::restore::RestoreError::from(error));
-        let reader =
-            Reader::open(&place.repository, place.vault_key, &place.keys).map_err(repository)?;
-        let point = reader.point(source, point).map_err(repository)?;
-        let major = point.summary().postgres.as_ref().map_or(0, |one| one.major);
-        let programs = Programs::of(&place.postgres, major, &folder.data())?;
-        let mount = Mount::open(MountRequest {
-            point,
-            overlay: folder.overlay(),
-            mountpoint: folder.data(),
-            owner: files_owner(&programs),
-        })?;
-        Ok(Self::new(mount, Blocks::new()))
-    }
-
-    /// Brings the rest, beside what is asked for; called again it only sets the bound.
-    pub(super) fn hydrate(&self, rate: Option<ByteCount>) -> Result<(), CloneError> {
-        match &self.mount {
-            Some(mount) => mount
-                .hydrate(rate)
-                .map_err(|error| failed("bring the rest of", mount.path(), error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Tells how much has come.
-    pub(super) fn hydrated(&self) -> Option<Hydrated> {
-        self.mount.as_ref().map(|mount| mount.hydration().into())
-    }
-
-    /// Unmounts, after the server has ended.
-    pub(super) fn close(mut self) -> Result<(), MountError> {
-        self.end_ahead();
-        match self.mount.take().and_then(Arc::into_inner) {
-            Some(mount) => mount.close(),
-            None => Ok(()),
-        }
-    }
-
-    fn end_ahead(&mut self) {
-        self.is_over.store(true, Ordering::Release);
-        if let Some(ahead) = self.ahead.take() {
-            let _ = ahead.join();
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.end_ahead();
-    }
-}
-
-/// Brings blocks in steps, so that it ends soon when they are not needed any more.
-fn bring_ahead(mount: &Mount, reads: Blocks, is_over: &AtomicBool) {
-    let (mut step, mut blocks) = (Blocks::new(), 0_u64);
-    let bring = |step: &mut Blocks| {
-        let brought = mount.prefetch(step);
-        step.clear();
-        if let Err(error) = &brought {
-            // Replay meets it too, and says it.
-            tracing::warn!(error = %ErrorChain(error), "blocks for a clone cannot be brought");
-        }
-        brought.is_ok()
-    };
-    for (path, ranges) in reads {
-        for range in ranges {
-            blocks = blocks.saturating_add(range.end.saturating_sub(range.start));
-            step.entry(path.clone()).or_default().push(range);
-            if blocks < limits::PREFETCH_AT_ONCE {
-                continue;
-            }
-            blocks = 0;
-            if is_over.load(Ordering::Acquire) || !bring(&mut step) {
-                return;
-            }
-        }
-    }
-    if !is_over.load(Ordering::Acquire) {
-        bring(&mut step);
-    }
+/// Mounts a clone's point again over what was written to it.
+pub(super) fn again(
+    place: &Place,
+    folder: &CloneFolder,
+    (source, point): (&SourceName, &PointId),
+) -> Result<Held, CloneError> {
+    let reader = Reader::open(&place.repository, place.vault_key, &place.keys);
+    let point = reader.and_then(|reader| reader.point(source, point));
+    let point = point.map_err(RestoreError::from)?;
+    let major = point.summary().postgres.as_ref().map_or(0, |one| one.major);
+    let programs = Programs::of(&place.postgres, major, &folder.data())?;
+    let mount = Mount::open(MountRequest {
+        point,
+        overlay: folder.overlay(),
+        mountpoint: folder.data(),
+        owner: files_owner(&programs),
+    })?;
+    Ok(Held::new(mount, Default::default()))
 }
 
 /// Returns what is left in an overlay that makes its data directory less than whole.

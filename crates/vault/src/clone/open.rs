@@ -11,14 +11,15 @@ use holdfast_core::ByteCount;
 use super::data::{self, Ground};
 use super::folder::{self, CloneFolder, failed};
 use super::forward::Forward;
-use super::mounted::Held;
 use super::record::{CloneRecord, CloneState, Role, Took};
 use super::server::{Launch, Server};
 use super::settings::{self, Wanted};
 use super::{CloneError, CloneId, CloneRequest, CloneShown, Disabled, disarm, processes};
 use crate::config::system_clock;
 use crate::limits;
-use crate::restore::{Place, Progress, ProgressFn, RestorePhase, Restored, own, owner, superusers};
+use crate::restore::{
+    Held, Place, Progress, ProgressFn, RestorePhase, Restored, own, owner, superusers,
+};
 use crate::source::{Connection, SourceError};
 
 /// The longest path of a folder for sockets; the system allows 107 bytes with the socket's name.

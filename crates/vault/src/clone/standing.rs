@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use holdfast_core::{ByteCount, Timestamp};
 
 use super::folder::{self, failed};
-use super::mounted::{self, Held, Hydrated};
+use super::mounted::{self, Hydrated};
 use super::open::{ThinClone, admit};
 use super::record::CloneState;
 use super::{CloneError, CloneId, CloneRequest, Form, processes};
 use crate::limits;
-use crate::restore::Place;
+use crate::restore::{Held, Place};
 
 /// How a clone stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,12 +132,12 @@ impl ThinClone {
         let Some(held) = &self.held else {
             return Ok(());
         };
-        held.hydrate(None)?;
+        self.begin_to_hydrate(held, None)?;
         loop {
-            let Some(hydrated) = held.hydrated() else {
+            let Some(hydration) = held.hydration() else {
                 return Ok(());
             };
-            match (hydrated.complete, hydrated.failed) {
+            match (hydration.is_complete, hydration.failed) {
                 (true, _) => return Ok(()),
                 (false, Some(why)) => return Err(self.not_kept(why)),
                 (false, None) => std::thread::sleep(limits::CLONE_POLL),
@@ -184,10 +184,15 @@ impl ThinClone {
                 why,
             });
         }
-        held.hydrate(rate)?;
+        self.begin_to_hydrate(held, rate)?;
         // So that it goes on when the clone is opened again.
         self.record.hydrate = rate.or(Some(ByteCount(u64::MAX)));
         self.write()
+    }
+
+    fn begin_to_hydrate(&self, held: &Held, rate: Option<ByteCount>) -> Result<(), CloneError> {
+        let begun = held.hydrate(rate);
+        begun.map_err(|error| failed("bring the rest of", &self.data(), error))
     }
 
     /// Begins what the clone was made with.
@@ -196,7 +201,7 @@ impl ThinClone {
             return Ok(());
         };
         match self.too_much() {
-            None => held.hydrate(Some(rate)),
+            None => self.begin_to_hydrate(held, Some(rate)),
             Some(why) => {
                 let note = format!("the rest of it is not brought in the background: {why}");
                 if !self.record.notes.contains(&note) {
@@ -215,7 +220,7 @@ impl ThinClone {
     /// Tells how much of a mounted clone has come.
     #[must_use]
     pub fn hydrated(&self) -> Option<Hydrated> {
-        self.held.as_ref().and_then(Held::hydrated)
+        self.held.as_ref()?.hydration().map(Hydrated::from)
     }
 
     /// Writes down how much has come, for whoever lists the clones.
@@ -243,7 +248,7 @@ impl ThinClone {
         else {
             return Ok(());
         };
-        self.held = Some(Held::again(place, folder, (&self.record.source, point))?);
+        self.held = Some(mounted::again(place, folder, (&self.record.source, point))?);
         Ok(())
     }
 

@@ -157,6 +157,9 @@ pub(super) fn sweep(wished: &Path) -> u32 {
             let server = Server::on(&folder.path.join(DATA));
             server.end_strays();
             drop(server);
+            if let Err(error) = crate::mount::sweep(&folder.path) {
+                tracing::warn!(%error, "a drill's mount cannot be detached");
+            }
             drop(folder);
             swept = swept.saturating_add(1);
         }

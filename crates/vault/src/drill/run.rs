@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::{
-    ByteCount, Check, CheckOutcome, DrillDetails, DrillOf, DrillReport, ErrorChain, Lsn, PointId,
-    Proof, Timestamp, Untrusted, rows_digest,
+    ByteCount, Check, CheckOutcome, DrillDetails, DrillForm, DrillOf, DrillReport, ErrorChain, Lsn,
+    PointId, Proof, Timestamp, Untrusted, rows_digest,
 };
 
 use super::checks::{Checks, TABLES_READ};
 use super::folder::{self, Folder};
+use super::open::{self, Opened};
 use super::pace::Pace;
 use super::rows::{Compared, Count, Rows, compare};
 use super::server::Server;
@@ -21,8 +22,7 @@ use crate::config::SourceConfig;
 use crate::limits;
 use crate::repository::{BaseSummary, RepositoryError};
 use crate::restore::{
-    LocalServer, Programs, ProgressFn, RestoreError, RestoreRequest, RestoreTarget, Restored,
-    ServerLife, Start, restore_locally,
+    Programs, ProgressFn, RestoreError, RestoreRequest, RestoreTarget, ServerLife, Start,
 };
 
 /// The folder for drills below the vault's state directory.
@@ -195,9 +195,13 @@ impl Found {
     ) -> Result<(), DrillError> {
         let begun = Instant::now();
         let data = folder.join(folder::DATA);
+        // Dropped in the opposite order: the server ends before its mount does.
+        let held;
         let mut server = Server::on(&data);
         match self.restore(ctx, source, (aim, job), (&data, pace.clone())) {
-            Ok(local) => {
+            Ok(opened) => {
+                let local = opened.local;
+                held = opened.held;
                 let major = aim.base.major;
                 let programs = Programs::of(&ctx.place.postgres, major, &data).ok();
                 server.opened(local, programs);
@@ -236,6 +240,8 @@ impl Found {
             }
             Err(why) => self.fail(STOP, why),
         }
+        drop(server);
+        drop(held);
         Ok(())
     }
 
@@ -246,7 +252,7 @@ impl Found {
         source: &SourceConfig,
         (aim, job): (&Aim, &Job),
         (data, pace): (&Path, Option<Arc<Pace>>),
-    ) -> Result<LocalServer, RestoreError> {
+    ) -> Result<Opened, RestoreError> {
         let mut request = RestoreRequest::new(
             source.name.clone(),
             aim.target.clone(),
@@ -261,21 +267,17 @@ impl Found {
             let percent = progress.done.0.saturating_mul(100) / progress.total.0.max(1);
             tell(format!("drill: {:?} {} %", progress.phase, percent.min(100)).to_lowercase());
         });
-        let mut restored = restore_locally(&ctx.place, &request, &progress);
+        let mut opened = open::open(ctx, (job.of, &request), &progress);
         let earliest = RestoreTarget::Lsn(aim.base.stop_lsn);
-        if let (DrillOf::Older, Err(RestoreError::Target { .. })) = (job.of, &restored) {
+        if let (DrillOf::Older, Err(RestoreError::Target { .. })) = (job.of, &opened) {
             // The log behind it has a hole, or was left: the point itself is what counts.
             request.at = earliest;
             self.details.target = request.at.to_string();
-            restored = restore_locally(&ctx.place, &request, &progress);
+            opened = open::open(ctx, (job.of, &request), &progress);
         }
-        let (restored, local) = restored?;
-        self.restore_done(&restored);
-        local.ok_or_else(|| RestoreError::Server {
-            why: "it was not started".to_owned(),
-            log: String::new(),
-            directory: data.to_owned(),
-        })
+        let opened = opened?;
+        self.restore_done(&opened);
+        Ok(opened)
     }
 
     fn fail(&mut self, name: &str, detail: String) {
@@ -290,13 +292,19 @@ impl Found {
             .collect()
     }
 
-    fn restore_done(&mut self, restored: &Restored) {
+    fn restore_done(&mut self, opened: &Opened) {
+        let restored = &opened.restored;
+        self.details.form = opened.form;
         self.point = restored.point.clone();
         self.timeline = restored.timeline;
         self.restored = restored.bytes;
         self.reached = restored.wal_end.max(self.reached);
         self.covers_until = restored.newest_commit.unwrap_or(self.covers_until);
-        let detail = format!("{} up to {}", restored.bytes, restored.wal_end);
+        let (bytes, end) = (restored.bytes, restored.wal_end);
+        let detail = match opened.form {
+            DrillForm::Mounted => format!("{bytes} of log over the mounted point, up to {end}"),
+            DrillForm::Restored => format!("{bytes} up to {end}"),
+        };
         self.checks
             .push(check(RESTORE, CheckOutcome::Passed, detail));
     }

@@ -75,7 +75,11 @@ impl Server {
     /// Ends every process that works in the data directory or was told to serve it, whether or not it
     /// has said so there yet.
     pub(super) fn end_strays(&self) {
-        let Ok(data) = std::fs::canonicalize(&self.data) else {
+        // Where its mount's process was killed, the folder itself does not answer.
+        let (Some(above), Some(name)) = (self.data.parent(), self.data.file_name()) else {
+            return;
+        };
+        let Ok(data) = std::fs::canonicalize(above).map(|above| above.join(name)) else {
             return;
         };
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -2,24 +2,24 @@
 //!
 //! How long that takes depends on the log since the point, and not on the size of the point.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use holdfast_core::{ByteCount, Lsn};
 use holdfast_wire::pg::wal::{Fork, Reads, Record, Relation};
 
 use super::ground::Ground;
+use super::held::{Blocks, Held};
 use super::log::{self, Brought, LogSink};
 use super::plan::{Plan, Stop};
 use super::programs::{self, Programs};
 use super::promote::FOLLOWS;
-use super::run::{Watch, choose_programs, ends_before, home, settled_stop};
+use super::run::{Watch, choose_programs, ends_before, home, serve, settled_stop};
 use super::settings::{self, Wanted};
 use super::{
-    Place, ProgressFn, RestoreError, RestorePhase, RestoreRequest, Restored, Start, files, outside,
-    server,
+    LocalServer, Place, ProgressFn, RestoreError, RestorePhase, RestoreRequest, Restored,
+    ServerAddress, ServerLife, Start, files, outside, server,
 };
 use crate::config::system_clock;
 use crate::limits;
@@ -45,6 +45,7 @@ pub(crate) struct Aimed<'a> {
     request: &'a RestoreRequest,
     plan: Plan,
     programs: Programs,
+    began: Instant,
 }
 
 /// A mounted point that a server can be started on.
@@ -52,19 +53,40 @@ pub(crate) struct LaidOver {
     /// What was brought; its bytes are those of the log alone.
     pub(crate) restored: Restored,
     /// The mount; it must outlive the server.
-    pub(crate) mount: Mount,
+    pub(crate) held: Held,
     /// What runs it.
     pub(crate) programs: Programs,
     /// The major version.
     pub(crate) major: u32,
-    /// The port in its settings.
-    pub(crate) port: u16,
-    /// The folder of its socket in them; empty when it is portable.
-    pub(crate) sockets: PathBuf,
-    /// What replay will read: blocks by file.
-    pub(crate) reads: BTreeMap<String, Vec<Range<u64>>>,
-    /// Bytes of the whole point.
-    pub(crate) point_bytes: ByteCount,
+    port: u16,
+    /// The folder of its socket in its settings; empty when it is portable.
+    sockets: PathBuf,
+    began: Instant,
+}
+
+impl LaidOver {
+    /// Starts a server on it as a restore does, not kept in, and waits until it takes writes.
+    ///
+    /// # Errors
+    /// When it does not come into service; the mount ends after it.
+    pub(crate) fn serve(
+        mut self,
+        life: ServerLife,
+        progress: &ProgressFn,
+    ) -> Result<(Restored, LocalServer, Held), RestoreError> {
+        let directory = &self.restored.directory;
+        let clock = Watch::start(progress, None);
+        let starting = server::start(directory, &self.programs, (self.major, life))?;
+        let local = serve(starting, (&self.sockets, self.port), &clock)?;
+        self.restored.promoted_s = Some(self.began.elapsed().as_secs_f64());
+        self.restored.server = Some(ServerAddress {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            pid: local.pid,
+            log: local.log.clone(),
+        });
+        Ok((self.restored, local, self.held))
+    }
 }
 
 impl<'a> Aimed<'a> {
@@ -73,6 +95,7 @@ impl<'a> Aimed<'a> {
     /// # Errors
     /// As a restore.
     pub(crate) fn at(place: &Place, request: &'a RestoreRequest) -> Result<Self, RestoreError> {
+        let began = Instant::now();
         outside::check(&request.into, place)?;
         let plan = Plan::make(place, request, system_clock()(), request.point.as_ref())?;
         let programs = choose_programs(place, request, plan.base.major)?;
@@ -80,6 +103,7 @@ impl<'a> Aimed<'a> {
             request,
             plan,
             programs,
+            began,
         })
     }
 
@@ -172,13 +196,12 @@ impl<'a> Aimed<'a> {
         let restored = restored((plan, request), &brought, (end, notes), clock.seconds());
         Ok(LaidOver {
             restored,
-            mount,
+            held: Held::new(mount, by_file(&over.reads)),
             major: plan.base.major,
             port,
-            reads: by_file(&over.reads),
-            point_bytes: plan.base.bytes,
             programs: self.programs,
             sockets,
+            began: self.began,
         })
     }
 }
@@ -266,8 +289,8 @@ impl LogSink for Over<'_> {
 }
 
 /// Returns the same blocks by file; those of other tablespaces come when they are asked for.
-fn by_file(reads: &Reads) -> BTreeMap<String, Vec<Range<u64>>> {
-    let mut files: BTreeMap<String, Vec<Range<u64>>> = BTreeMap::new();
+fn by_file(reads: &Reads) -> Blocks {
+    let mut files = Blocks::new();
     for (relation, fork, ranges) in reads.forks() {
         let Some(path) = path_of(relation, fork) else {
             continue;

@@ -191,7 +191,7 @@ pub(super) fn home<'a>(request: &'a RestoreRequest, port: u16, sockets: &'a Path
 }
 
 /// Waits until a server that was started takes writes.
-fn serve(
+pub(super) fn serve(
     starting: server::Starting,
     (sockets, port): (&Path, u16),
     clock: &Watch,

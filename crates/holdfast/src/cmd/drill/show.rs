@@ -1,6 +1,6 @@
 //! A drill as people read it.
 
-use holdfast_core::{CheckOutcome, DrillOf, DrillReport, RowCount, Untrusted};
+use holdfast_core::{CheckOutcome, DrillForm, DrillOf, DrillReport, RowCount, Untrusted};
 
 use crate::report::table;
 
@@ -26,6 +26,9 @@ pub(super) fn describe(report: &DrillReport) -> String {
         report.reached,
         report.covers_until,
     );
+    if details.form == DrillForm::Mounted {
+        text.push_str("its blocks were fetched as they were touched (mounted)\n");
+    }
     if details.of == DrillOf::Older {
         text.push_str(&format!(
             "of the older point {}, brought to {}; it says nothing of the newest\n",
