@@ -87,3 +87,21 @@ pub const PROBE_SHORT: Duration = Duration::from_secs(4);
 pub const S3_DOUBTFUL: usize = 16 * 1024;
 /// The largest file with the key of an envelope, comments included.
 pub const KEY_FILE_BYTES_MAX: usize = 8 * 1024;
+
+/// The most that one entry of the block cache holds, in bytes: an encrypted chunk.
+pub const CACHE_PART_BYTES: usize = 65_552;
+
+/// What one entry takes of the disk, in bytes.
+pub const CACHE_ENTRY_BYTES: u64 = 68 * 1024;
+
+/// How many bytes one folder of the block cache holds at least, so that the oldest of it are old.
+pub const CACHE_FOLDER_BYTES: u64 = 4 << 20;
+
+/// The block cache takes at most this part of the disk that is free without it.
+pub const CACHE_DISK_SHARE: u64 = 10;
+
+/// A read of more chunks than this is one of everything, and takes no other entry's place.
+pub const CACHE_PUSH_CHUNKS: usize = 16;
+
+/// How exactly it is known when an entry was used last.
+pub const CACHE_USED_EVERY: Duration = Duration::from_secs(30);

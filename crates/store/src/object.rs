@@ -2,6 +2,7 @@
 //!
 //! The interface has no delete and no overwrite; that is invariant I3, kept by the types.
 
+mod cache;
 mod directory;
 pub mod expire;
 pub mod fence;
@@ -15,12 +16,14 @@ mod sealed;
 mod shared;
 
 use std::io;
+use std::sync::Arc;
 
 use holdfast_core::{ByteCount, Code, Coded, Timestamp, Untrusted};
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::EnvelopeError;
 
+pub use cache::{BlockCache, CacheCounts};
 pub use directory::{DirectoryStore, WriterLock};
 pub use key::{KeyError, ObjectKey};
 pub use location::{Backend, Location};
@@ -85,6 +88,17 @@ pub trait ObjectStore: Send + Sync {
 
     /// Returns what may be said of locked objects.
     fn promise(&self) -> Promise;
+
+    /// Tells whether every request goes over a network.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Keeps parts of what is read from now on in a cache on this machine's disk, as the storage has
+    /// them. Where the storage is this disk, or its objects are not sealed, nothing is kept.
+    fn keep_near(&self, cache: &Arc<BlockCache>) {
+        let _ = cache;
+    }
 }
 
 /// What is known of an object without reading it.

@@ -274,6 +274,10 @@ impl ObjectStore for S3Store {
     fn promise(&self) -> Promise {
         self.client.location().promise.clone()
     }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
 }
 
 /// Names the version that the storage says it stored; nothing where the bucket keeps none.

@@ -1,17 +1,22 @@
 //! A store whose objects are envelopes, used as if they were not.
 
+mod flights;
+mod near;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use holdfast_core::{ByteCount, Timestamp};
 
 use super::{
-    Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range, WriterLock,
+    Backend, BlockCache, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range,
+    WriterLock,
 };
 use crate::envelope::{self, CHUNK_BYTES, Envelope, EnvelopeError, Identity, Recipient};
 use crate::limits::{CHUNKS_KEPT, ENVELOPE_PREFIX_BYTES, ENVELOPES_KEPT};
+use flights::Flights;
 
 /// The keys of a repository's objects. Clones share them: what is exchanged in one is so in all.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +73,9 @@ pub struct Sealed<S> {
     inner: S,
     keys: Keys,
     kept: Mutex<Kept>,
+    near: OnceLock<Arc<BlockCache>>,
+    /// Objects whose header, or whose chunk with this number, is being fetched.
+    flights: Flights<(ObjectKey, Option<u64>)>,
 }
 
 /// What is kept of objects that were read, so that the next range costs one request.
@@ -88,13 +96,26 @@ impl<S: ObjectStore> Sealed<S> {
             inner,
             keys,
             kept: Mutex::new(kept),
+            near: OnceLock::new(),
+            flights: Flights::default(),
         }
     }
 
     /// Returns the opened envelope of an object; the first time costs two requests.
     fn envelope(&self, key: &ObjectKey) -> Result<Arc<Envelope>, ObjectError> {
-        if let Some(known) = self.kept().envelopes.get(key) {
-            return Ok(known);
+        let _turn = loop {
+            if let Some(known) = self.kept().envelopes.get(key) {
+                return Ok(known);
+            }
+            if let Some(turn) = self.flights.take((key.clone(), None)) {
+                break turn;
+            }
+        };
+        if let Some(envelope) = self.near_envelope(key) {
+            let envelope = Arc::new(envelope);
+            let kept = Arc::clone(&envelope);
+            self.kept().envelopes.put(key.clone(), kept);
+            return Ok(envelope);
         }
         let total = self.inner.size(key)?;
         let total = total.ok_or_else(|| ObjectError::Missing(key.clone()))?.0;
@@ -107,6 +128,7 @@ impl<S: ObjectStore> Sealed<S> {
         let first = prefix.get(usize_of(first.start)..usize_of(first.end));
         let chunk = first.map(|stored| envelope.decrypt(0, stored)).transpose();
         let chunk = chunk.map_err(|source| refused(key, source))?;
+        self.keep_envelope(key, &envelope, (total, &prefix));
         let mut kept = self.kept();
         kept.envelopes.put(key.clone(), Arc::clone(&envelope));
         if let Some(chunk) = chunk {
@@ -115,7 +137,7 @@ impl<S: ObjectStore> Sealed<S> {
         Ok(envelope)
     }
 
-    /// Returns the content of whole chunks: from memory at both ends, from the store between.
+    /// Returns the content of whole chunks: from memory at both ends, from farther away between.
     fn chunks(
         &self,
         key: &ObjectKey,
@@ -124,7 +146,7 @@ impl<S: ObjectStore> Sealed<S> {
     ) -> Result<Vec<u8>, ObjectError> {
         let (mut first, mut end) = (wanted.start, wanted.end);
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        {
+        loop {
             let mut kept = self.kept();
             while first < end
                 && let Some(chunk) = kept.chunks.get(&(key.clone(), first))
@@ -133,23 +155,22 @@ impl<S: ObjectStore> Sealed<S> {
                 first = first.saturating_add(1);
             }
             if first < end
+                && after.is_empty()
                 && let Some(chunk) = kept.chunks.get(&(key.clone(), end.saturating_sub(1)))
             {
                 after.extend_from_slice(&chunk);
                 end = end.saturating_sub(1);
             }
-        }
-        if first < end {
-            let stored = envelope.stored(&(first..end));
-            let range = Range {
-                offset: stored.start,
-                length: usize_of(stored.end.saturating_sub(stored.start)),
-            };
-            let stored = self.inner.get_range(key, range)?;
-            let opened = envelope.decrypt(first, &stored);
-            let opened = opened.map_err(|source| refused(key, source))?;
-            self.keep_ends(key, first..end, &opened);
-            before.extend_from_slice(&opened);
+            drop(kept);
+            if first >= end {
+                break;
+            }
+            if let Some(_turn) = self.flights.take((key.clone(), Some(first))) {
+                let opened = self.chunks_near(key, envelope, first..end)?;
+                self.keep_ends(key, first..end, &opened);
+                before.extend_from_slice(&opened);
+                break;
+            }
         }
         before.extend_from_slice(&after);
         Ok(before)
@@ -166,6 +187,21 @@ impl<S: ObjectStore> Sealed<S> {
             let chunk = Arc::new(piece.to_vec());
             kept.chunks.put((key.clone(), number), chunk);
         }
+    }
+
+    /// Reads a range.
+    fn range(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, ObjectError> {
+        let envelope = self.envelope(key)?;
+        let length = u64::try_from(range.length).unwrap_or(u64::MAX);
+        let plain = range.offset..range.offset.saturating_add(length);
+        let wanted = envelope
+            .chunks_of(&plain)
+            .ok_or_else(|| ObjectError::Short(key.clone()))?;
+        let begin = wanted.start.saturating_mul(CHUNK_BYTES);
+        let body = self.chunks(key, &envelope, wanted)?;
+        let skip = usize_of(range.offset.saturating_sub(begin));
+        let body = body.get(skip..skip.saturating_add(range.length));
+        Ok(body.unwrap_or_default().to_vec())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -194,17 +230,13 @@ impl<S: ObjectStore> ObjectStore for Sealed<S> {
     }
 
     fn get_range(&self, key: &ObjectKey, range: Range) -> Result<Vec<u8>, ObjectError> {
-        let envelope = self.envelope(key)?;
-        let length = u64::try_from(range.length).unwrap_or(u64::MAX);
-        let plain = range.offset..range.offset.saturating_add(length);
-        let wanted = envelope
-            .chunks_of(&plain)
-            .ok_or_else(|| ObjectError::Short(key.clone()))?;
-        let begin = wanted.start.saturating_mul(CHUNK_BYTES);
-        let body = self.chunks(key, &envelope, wanted)?;
-        let skip = usize_of(range.offset.saturating_sub(begin));
-        let body = body.get(skip..skip.saturating_add(range.length));
-        Ok(body.unwrap_or_default().to_vec())
+        match self.range(key, range) {
+            // What the cache said of the object may have been wrong.
+            Err(ObjectError::Envelope { .. } | ObjectError::Short(_)) if self.forget_near(key) => {
+                self.range(key, range)
+            }
+            read => read,
+        }
     }
 
     fn head(&self, key: &ObjectKey) -> Result<Option<Head>, ObjectError> {
@@ -229,6 +261,17 @@ impl<S: ObjectStore> ObjectStore for Sealed<S> {
 
     fn promise(&self) -> Promise {
         self.inner.promise()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
+    fn keep_near(&self, cache: &Arc<BlockCache>) {
+        if self.inner.is_remote() {
+            // The first one stays: what is being read goes on with it.
+            let _ = self.near.set(Arc::clone(cache));
+        }
     }
 }
 
@@ -279,6 +322,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         let (value, used) = self.values.get_mut(key)?;
         *used = self.uses;
         Some(value.clone())
+    }
+
+    fn take(&mut self, key: &K) {
+        self.values.remove(key);
     }
 
     fn put(&mut self, key: K, value: V) {

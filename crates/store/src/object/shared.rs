@@ -5,7 +5,8 @@ use std::sync::Arc;
 use holdfast_core::{ByteCount, Timestamp};
 
 use super::{
-    Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range, WriterLock,
+    Backend, BlockCache, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range,
+    WriterLock,
 };
 
 impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
@@ -43,6 +44,14 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     fn promise(&self) -> Promise {
         self.as_ref().promise()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.as_ref().is_remote()
+    }
+
+    fn keep_near(&self, cache: &Arc<BlockCache>) {
+        self.as_ref().keep_near(cache);
     }
 }
 

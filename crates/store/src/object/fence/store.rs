@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_core::{ByteCount, Timestamp};
 
-use super::super::{Head, ObjectError, ObjectKey, ObjectStore, Promise, Range};
+use super::super::{BlockCache, Head, ObjectError, ObjectKey, ObjectStore, Promise, Range};
 use super::Fence;
 
 /// A store behind a fence: what it confirms was written by the one writer.
@@ -67,5 +67,13 @@ impl ObjectStore for FencedStore {
 
     fn promise(&self) -> Promise {
         self.store.promise()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.store.is_remote()
+    }
+
+    fn keep_near(&self, cache: &Arc<BlockCache>) {
+        self.store.keep_near(cache);
     }
 }
