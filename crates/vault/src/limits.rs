@@ -382,11 +382,49 @@ pub const CLONE_HYDRATE: ByteCount = ByteCount(32 << 20);
 
 /// Threads that answer the kernel's questions about one mount.
 pub const MOUNT_THREADS: usize = 4;
-/// What one mount fetches from the repository at once.
+/// What one mount fetches at once of what nobody waits for yet.
 pub const MOUNT_FETCHES: usize = 16;
-/// Threads that bring the rest of a mount's files.
+/// What it fetches beside that of what somebody waits for.
+pub const MOUNT_FETCHES_FIRST: usize = 4;
+/// How many of its fetches may be for the rest of its files.
+pub const MOUNT_HYDRATING: usize = 8;
+/// The same while somebody waits for something.
+pub const MOUNT_HYDRATING_BESIDE: usize = 2;
+/// Threads that see to the rest of a mount's files.
 pub const MOUNT_HYDRATES: usize = 4;
-/// How long these wait at a time: for somebody who is waiting, and for their pace.
+/// Bytes of files that one of these brings before it makes files whole.
+pub const MOUNT_HYDRATE_BYTES: u64 = 8 << 20;
+/// Files that it makes whole together.
+pub const MOUNT_HYDRATE_FILES: usize = 128;
+/// The least that it brings at once when its pace is bounded, in bytes.
+pub const MOUNT_HYDRATE_LEAST: u64 = 128 << 10;
+/// Frames of one request when everything is brought.
+pub const MOUNT_HYDRATE_FRAMES: u32 = 32;
+/// Frames of one request when blocks are brought that were named.
+pub const MOUNT_PREFETCH_FRAMES: u32 = 16;
+/// Runs of blocks that one thread looks up.
+pub const MOUNT_LOCATES: usize = 64;
+/// Reads that follow each other before more is brought than was asked for.
+pub const MOUNT_AHEAD_AFTER: u32 = 3;
+/// Bytes between two reads that still follow each other.
+pub const MOUNT_AHEAD_GAP: u64 = 256 << 10;
+/// Bytes that are brought ahead at first; they double each time.
+pub const MOUNT_AHEAD_LEAST: u64 = 256 << 10;
+/// Bytes that are brought ahead at most.
+pub const MOUNT_AHEAD_MOST: u64 = 8 << 20;
+/// Frames of one request of these.
+pub const MOUNT_AHEAD_FRAMES: u32 = 8;
+/// How many may read the same file in order before the oldest is forgotten.
+pub const MOUNT_AHEAD_RUNS: usize = 8;
+/// Requests that may wait before no more is brought ahead.
+pub const MOUNT_AHEAD_WAITING: usize = 64;
+/// Blocks of 8 KiB that are remembered of a server's start.
+pub const MOUNT_HOT_BLOCKS: usize = 4096;
+/// The largest list of these that is read, in bytes.
+pub const MOUNT_HOT_BYTES: u64 = 1 << 20;
+/// What the block cache of all clones takes of the disk, unless told otherwise.
+pub const BLOCK_CACHE: ByteCount = ByteCount(4 << 30);
+/// How long threads that bring the rest wait at a time for their pace.
 pub const MOUNT_PAUSE: Duration = Duration::from_millis(20);
 /// Untouched files of a mount that are remembered before those that nobody has are forgotten.
 pub const MOUNT_KNOWN: usize = 4096;

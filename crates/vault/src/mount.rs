@@ -20,11 +20,14 @@
 //! - A durable record never names a block whose bytes are not durable.
 //! - Nothing of the repository is written.
 
+mod ahead;
 mod attributes;
 mod blocks;
+mod bring;
 mod content;
 mod durable;
 mod error;
+mod hot;
 mod hydrate;
 mod layers;
 mod lower;
@@ -43,10 +46,12 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 
-use holdfast_core::ByteCount;
+use holdfast_core::{ByteCount, ErrorChain};
+use holdfast_store::object::BlockCache;
 
 use crate::limits;
 use crate::repository::Point;
@@ -57,6 +62,7 @@ pub use hydrate::Hydration;
 pub use overlay::FilesOwner;
 pub use stale::{possible, sweep};
 
+use hot::Recorder;
 use hydrate::Hydrating;
 use lower::Lower;
 use overlay::Overlay;
@@ -77,12 +83,25 @@ pub struct MountRequest {
     pub owner: FilesOwner,
 }
 
+/// What makes the next opening quicker than the first. Without any of it everything works as well.
+#[derive(Clone, Debug, Default)]
+pub struct Near {
+    /// Where parts of a repository that is far away are kept, for all mounts and processes.
+    pub cache: Option<Arc<BlockCache>>,
+    /// The folder in which it is remembered what a server touches when it starts, for each source.
+    pub hot: Option<PathBuf>,
+}
+
 /// A restore point that is mounted; unmounted when it is dropped.
 pub struct Mount {
     session: Option<BackgroundSession>,
     shared: Arc<Shared>,
     mountpoint: PathBuf,
     hydrating: Mutex<Hydrating>,
+    /// The list of what is touched until the server serves.
+    hot: Option<PathBuf>,
+    /// Brings what was on that list.
+    bringing: Option<JoinHandle<()>>,
 }
 
 impl Mount {
@@ -91,6 +110,14 @@ impl Mount {
     /// # Errors
     /// [`MountError`]; nothing is mounted then, and an overlay that was there is as it was.
     pub fn open(request: MountRequest) -> Result<Self, MountError> {
+        Self::open_near(request, Near::default())
+    }
+
+    /// Mounts a restore point, with what earlier mounts have left.
+    ///
+    /// # Errors
+    /// As [`Mount::open`].
+    pub fn open_near(request: MountRequest, near: Near) -> Result<Self, MountError> {
         possible().map_err(|why| MountError::NotPossible { why })?;
         let summary = request.point.summary().clone();
         if summary.postgres.is_none() {
@@ -105,6 +132,9 @@ impl Mount {
             stale::detach(mountpoint).map_err(failed("detach", mountpoint))?;
         }
         fs::create_dir_all(mountpoint).map_err(failed("make", mountpoint))?;
+        if let Some(cache) = &near.cache {
+            request.point.keep_near(cache);
+        }
         let overlay = Overlay::open(&request.overlay, &summary, request.owner)?;
         let layers = layers::Layers::new(Lower::new(request.point), overlay);
         for folder in NEEDED_FOLDERS {
@@ -112,11 +142,12 @@ impl Mount {
             made.map_err(failed("make", &request.overlay))?;
         }
         raise_open_files();
-        let pool = Pool::start(limits::MOUNT_FETCHES);
+        let pool = Pool::start();
         let shared = Arc::new(Shared {
             layers,
             tree: Tree::new(),
             pool: pool.map_err(failed("serve", mountpoint))?,
+            hot: Recorder::new(),
         });
         let handing = match rustix::process::geteuid().is_root() {
             true => Handing::Over,
@@ -124,12 +155,50 @@ impl Mount {
         };
         let mounted = Mounted::new(Arc::clone(&shared), handing);
         let session = fuser::spawn_mount(mounted, mountpoint, &configuration());
-        Ok(Self {
+        let hot = near.hot.map(|folder| hot::place(&folder, &summary.source));
+        let mut mount = Self {
             session: Some(session.map_err(failed("mount", mountpoint))?),
             shared,
             mountpoint: request.mountpoint,
             hydrating: Mutex::default(),
-        })
+            hot,
+            bringing: None,
+        };
+        mount
+            .bring_hot()
+            .map_err(failed("serve", &mount.mountpoint))?;
+        Ok(mount)
+    }
+
+    /// Begins to bring what the server touched when it was started the last time.
+    fn bring_hot(&mut self) -> io::Result<()> {
+        let known = self.hot.as_deref().map(hot::read).unwrap_or_default();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            if let Err(error) = bring::prefetch(&shared, &known) {
+                // Whoever wants it will ask for it, and be told then.
+                tracing::debug!(error = %ErrorChain(&error), "what a server touches does not come");
+            }
+        };
+        let named = std::thread::Builder::new().name("mount-hot".to_owned());
+        self.bringing = Some(named.spawn(work)?);
+        Ok(())
+    }
+
+    /// Says that the server on it takes writes: what it has touched until now is what the next opening
+    /// of any restore point of this source brings at once. What [`Mount::prefetch`] named is left out.
+    ///
+    /// # Errors
+    /// When the list cannot be written; the one before stays.
+    pub fn keep_hot(&self) -> io::Result<()> {
+        let touched = self.shared.hot.end();
+        match &self.hot {
+            Some(path) if !touched.is_empty() => hot::write(path, &touched),
+            _ => Ok(()),
+        }
     }
 
     /// Where the data directory is.
@@ -144,7 +213,8 @@ impl Mount {
     /// # Errors
     /// When the repository does not give one, or the overlay's disk is full; the mount goes on.
     pub fn prefetch(&self, blocks: &BTreeMap<String, Vec<Range<u64>>>) -> io::Result<u64> {
-        hydrate::prefetch(&self.shared.layers, blocks)
+        self.shared.hot.except(blocks);
+        bring::prefetch(&self.shared, blocks)
     }
 
     /// Begins to bring everything, beside what is asked for and behind it; with an earlier mount's
@@ -191,6 +261,9 @@ impl Mount {
             let _ = stale::detach(&self.mountpoint);
         }
         self.shared.pool.close();
+        if let Some(bringing) = self.bringing.take() {
+            let _ = bringing.join();
+        }
         let overlay = self.shared.layers.overlay.root();
         let noted = self.shared.layers.note_all();
         noted.map_err(|source| MountError::Overlay {
@@ -204,7 +277,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::warn!(error = %holdfast_core::ErrorChain(&error), "a mount has not ended well");
+            tracing::warn!(error = %ErrorChain(&error), "a mount has not ended well");
         }
     }
 }

@@ -106,12 +106,13 @@ impl Layers {
         content.look().presence.first_absent(range).is_some()
     }
 
-    /// Keeps those blocks of a window that the overlay does not have.
-    fn keep(&self, content: &Arc<Content>, window: &Window) -> io::Result<()> {
+    /// Keeps those blocks of a window that the overlay does not have, and returns how many these are.
+    pub(super) fn keep(&self, content: &Arc<Content>, window: &Window) -> io::Result<u64> {
         let mut body = content.change();
         if body.layer == Layer::Whole {
-            return Ok(());
+            return Ok(0);
         }
+        let mut kept = 0_u64;
         let file = self.file(content, &mut body)?;
         let visible = body.presence.visible();
         let first = window.start / BLOCK_BYTES;
@@ -139,9 +140,10 @@ impl Layers {
             for block in blocks {
                 body.presence.put(block);
             }
+            kept = kept.saturating_add(count);
             content.set_unnoted();
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Writes; a block that is not written whole is fetched first.

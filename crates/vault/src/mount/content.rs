@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use fuser::BackingId;
 
+use super::ahead::Reads;
 use super::presence::Presence;
 use super::record::Kept;
 
@@ -36,6 +37,8 @@ pub(super) struct Content {
     /// Blocks came since the record was written.
     is_unnoted: AtomicBool,
     is_unlinked: AtomicBool,
+    /// Who reads it from its beginning to its end.
+    pub(super) reads: Reads,
 }
 
 /// What changes about a file.
@@ -66,6 +69,7 @@ impl Content {
             noting: Mutex::new(kept.generation),
             is_unnoted: AtomicBool::new(false),
             is_unlinked: AtomicBool::new(false),
+            reads: Reads::default(),
         }
     }
 

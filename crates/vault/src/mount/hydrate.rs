@@ -1,8 +1,6 @@
-//! Bringing blocks before they are asked for: those that are named, or all of them.
+//! Bringing everything, behind what is asked for.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::{ByteCount, ErrorChain};
 
-use super::layers::Layers;
+use super::bring::{self, Opened, Wanted};
 use super::lower::LowerKind;
-use super::presence::BLOCK_BYTES;
+use super::pool::Rank;
 use super::serve::Shared;
 use super::tree::NodeKind;
 use crate::limits;
@@ -63,6 +61,15 @@ impl State {
         self.is_stopped.store(true, Ordering::Release);
     }
 
+    /// How much is brought at once: with a bound, less than a second of it.
+    fn step(&self) -> u64 {
+        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let bound = pace
+            .as_ref()
+            .map_or(u64::MAX, |pace| pace.bytes_per_second / 4);
+        bound.clamp(limits::MOUNT_HYDRATE_LEAST, limits::MOUNT_HYDRATE_BYTES)
+    }
+
     /// Waits until so many more bytes are allowed.
     fn wait(&self, bytes: u64) {
         let pause = {
@@ -99,8 +106,8 @@ impl Hydrating {
         if state.is_begun.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let files: Box<dyn Iterator<Item = _> + Send> = Box::new(shared.layers.lower.all());
-        let files = Arc::new(Mutex::new(files));
+        let files: Files = Mutex::new(Box::new(shared.layers.lower.all()));
+        let files = Arc::new(files);
         for number in 0..limits::MOUNT_HYDRATES {
             let (shared, state, files) = (
                 Arc::clone(shared),
@@ -108,17 +115,13 @@ impl Hydrating {
                 Arc::clone(&files),
             );
             let work = move || {
-                while !state.is_stopped() {
-                    let next = files.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let hydrated = match next {
-                        None => break,
-                        Some(Err(error)) => Err(error),
-                        Some(Ok((path, kind))) => hydrate(&shared, &state, &path, kind),
-                    };
-                    if let Err(error) = hydrated {
-                        state.fail(&error);
-                    }
+                let mut batch = Batch::new(&shared, &state);
+                if let Err(error) = batch.take_all(&files)
+                    && !state.is_stopped()
+                {
+                    state.fail(&error);
                 }
+                drop(batch);
                 state.running.fetch_sub(1, Ordering::AcqRel);
             };
             self.state.running.fetch_add(1, Ordering::AcqRel);
@@ -154,86 +157,113 @@ impl Hydrating {
     }
 }
 
-/// Brings one file or folder into the data directory.
-fn hydrate(shared: &Shared, state: &State, path: &str, kind: LowerKind) -> io::Result<()> {
-    let layers = &shared.layers;
-    let size = match kind {
-        LowerKind::Folder => return layers.make_seen(path),
-        LowerKind::File { size } => size,
-    };
-    if !layers.overlay.is_gone(path)
-        && let Some(NodeKind::File(content)) = layers.find(path)?
-        && !content.is_whole()
-    {
-        layers.open(&content, path)?;
-        let brought = (|| -> io::Result<()> {
-            let mut at = 0;
-            while at < size && !state.is_stopped() {
-                let end = at.saturating_add(STEP_BYTES).min(size);
-                shared.pool.wait_for_first(limits::MOUNT_PAUSE);
-                if layers.is_absent(&content, &(at..end)) {
-                    state.wait(end.saturating_sub(at));
-                    layers.fetch(&content, &(at..end))?;
-                }
-                at = end;
-            }
-            Ok(())
-        })();
-        layers.close(&content);
-        brought?;
-        if state.is_stopped() {
-            return Ok(());
+/// Takes files that follow each other: they lie beside each other in the repository as well.
+fn gather(files: &Files) -> io::Result<Vec<(String, LowerKind)>> {
+    let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut next = Vec::new();
+    let mut bytes = 0_u64;
+    while bytes < limits::MOUNT_HYDRATE_BYTES && next.len() < limits::MOUNT_HYDRATE_FILES {
+        let Some(one) = files.next() else { break };
+        let (path, kind) = one?;
+        if let LowerKind::File { size } = kind {
+            bytes = bytes.saturating_add(size);
         }
-        layers.complete(&content, path)?;
+        next.push((path, kind));
     }
-    state.done.fetch_add(size, Ordering::AcqRel);
-    Ok(())
+    Ok(next)
 }
 
-/// Brings blocks of files, several at once, and returns when they are there.
-pub(super) fn prefetch(
-    layers: &Layers,
-    wanted: &BTreeMap<String, Vec<Range<u64>>>,
-) -> io::Result<u64> {
-    let jobs: Vec<(&str, Range<u64>)> = wanted
-        .iter()
-        .flat_map(|(path, blocks)| {
-            blocks
-                .iter()
-                .map(move |range| (path.as_str(), range.clone()))
-        })
-        .collect();
-    let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
-    let work = || -> io::Result<()> {
-        while let Some((path, blocks)) = jobs.get(next.fetch_add(1, Ordering::AcqRel)) {
-            let range =
-                blocks.start.saturating_mul(BLOCK_BYTES)..blocks.end.saturating_mul(BLOCK_BYTES);
-            let Some(NodeKind::File(content)) = layers.find(path)? else {
-                continue;
-            };
-            if content.is_whole() || !layers.is_absent(&content, &range) {
-                continue;
+type Files = Mutex<Box<dyn Iterator<Item = io::Result<(String, LowerKind)>> + Send>>;
+
+/// Files that are brought together, so that small ones do not cost a request each.
+struct Batch<'a> {
+    shared: &'a Arc<Shared>,
+    state: &'a State,
+    wanted: Vec<Wanted>,
+    bytes: u64,
+    /// Files that are whole when what is wanted has come.
+    files: Vec<(String, u64, Arc<Opened>)>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(shared: &'a Arc<Shared>, state: &'a State) -> Self {
+        Self {
+            shared,
+            state,
+            wanted: Vec::new(),
+            bytes: 0,
+            files: Vec::new(),
+        }
+    }
+
+    /// Brings files until there are no more.
+    fn take_all(&mut self, files: &Files) -> io::Result<()> {
+        while !self.state.is_stopped() {
+            let next = gather(files)?;
+            if next.is_empty() {
+                return Ok(());
             }
-            layers.open(&content, path)?;
-            let fetched = layers.fetch(&content, &range);
-            layers.close(&content);
-            fetched?;
-            done.fetch_add(blocks.end.saturating_sub(blocks.start), Ordering::AcqRel);
+            for (path, kind) in next {
+                self.take(&path, kind)?;
+            }
+            self.finish()?;
         }
         Ok(())
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..limits::MOUNT_FETCHES.min(jobs.len()))
-            .map(|_| scope.spawn(work))
-            .collect();
-        for thread in threads {
-            let ended = thread.join();
-            ended.map_err(|_| io::Error::other("a thread that fetches has ended"))??;
-        }
-        Ok::<(), io::Error>(())
-    })?;
-    Ok(done.load(Ordering::Acquire))
-}
+    }
 
-/// How much of a file is brought before it is looked whether somebody waits.
-const STEP_BYTES: u64 = 1 << 20;
+    /// Adds one file or folder, and brings what has gathered when that is enough.
+    fn take(&mut self, path: &str, kind: LowerKind) -> io::Result<()> {
+        let layers = &self.shared.layers;
+        let size = match kind {
+            LowerKind::Folder => return layers.make_seen(path),
+            LowerKind::File { size } => size,
+        };
+        let content = match layers.overlay.is_gone(path) {
+            true => None,
+            false => layers.find(path)?,
+        };
+        let Some(NodeKind::File(content)) = content else {
+            self.state.done.fetch_add(size, Ordering::AcqRel);
+            return Ok(());
+        };
+        if content.is_whole() {
+            self.state.done.fetch_add(size, Ordering::AcqRel);
+            return Ok(());
+        }
+        let file = Opened::new(self.shared, content, path)?;
+        let step = self.state.step();
+        let mut at = 0;
+        while at < size && !self.state.is_stopped() {
+            let end = at.saturating_add(step).min(size);
+            let range = at..end;
+            if layers.is_absent(&file.content, &range) {
+                self.bytes = self.bytes.saturating_add(end.saturating_sub(at));
+                let file = Arc::clone(&file);
+                self.wanted.push(Wanted { file, range });
+            }
+            if self.bytes >= step {
+                self.finish()?;
+            }
+            at = end;
+        }
+        self.files.push((path.to_owned(), size, file));
+        Ok(())
+    }
+
+    /// Brings what is wanted, and makes the files whole of which everything has come.
+    fn finish(&mut self) -> io::Result<()> {
+        self.state.wait(std::mem::take(&mut self.bytes));
+        if self.state.is_stopped() {
+            return Ok(());
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        let how = (Rank::Rest, limits::MOUNT_HYDRATE_FRAMES);
+        bring::all(self.shared, &wanted, how)?;
+        drop(wanted);
+        for (path, size, file) in self.files.drain(..) {
+            self.shared.layers.complete(&file.content, &path)?;
+            self.state.done.fetch_add(size, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+}

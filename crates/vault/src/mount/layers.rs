@@ -61,6 +61,16 @@ impl Layers {
         self.partials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the turn to fetch the window that begins at `start`, unless somebody else has it.
+    pub(super) fn try_flight(&self, path: &Arc<str>, start: u64) -> Option<Flight<'_>> {
+        let what = (Arc::clone(path), start);
+        let flights = &self.flights;
+        let under_way = flights.under_way.lock();
+        let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
+        let is_ours = under_way.insert(what.clone());
+        is_ours.then(|| Flight { flights, what })
+    }
+
     /// Takes the turn to fetch the window that begins at `start`; `None` after somebody else had it.
     pub(super) fn flight(&self, path: &Arc<str>, start: u64) -> Option<Flight<'_>> {
         let what = (Arc::clone(path), start);

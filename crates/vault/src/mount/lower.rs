@@ -1,6 +1,6 @@
 //! The lower layer: a restore point, looked into as it is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use holdfast_core::{ByteCount, ErrorChain};
 
 use super::presence::BLOCK_BYTES;
+use crate::repository::point::{Loaded, Located};
 use crate::repository::{FileRecord, Point, RecordKind, RepositoryError};
 use crate::restore::is_left_out;
 
@@ -118,6 +119,37 @@ impl Lower {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         self.point
             .fill(path, range.start, &mut bytes)
+            .map_err(unreadable)?;
+        Ok(Window {
+            start: range.start,
+            bytes,
+        })
+    }
+}
+
+/// Many windows at once.
+impl Lower {
+    /// Tells where a window is; `None` when it is in several bundles.
+    pub(super) fn locate(&self, path: &str, range: &Range<u64>) -> io::Result<Option<Located>> {
+        self.point.locate(path, range).map_err(unreadable)
+    }
+
+    /// Reads frames of a bundle with one request.
+    pub(super) fn load(&self, bundle: u32, frames: &BTreeSet<u32>) -> io::Result<Loaded> {
+        self.point.load(bundle, frames).map_err(unreadable)
+    }
+
+    /// Takes a window out of what was read.
+    pub(super) fn fill(
+        &self,
+        loaded: Option<&Loaded>,
+        place: &Located,
+        range: &Range<u64>,
+    ) -> io::Result<Window> {
+        let length = range.end.saturating_sub(range.start);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        self.point
+            .fill_from(loaded, place, (range.start, &mut bytes))
             .map_err(unreadable)?;
         Ok(Window {
             start: range.start,

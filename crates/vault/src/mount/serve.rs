@@ -26,8 +26,9 @@ use rustix::fs::FallocateFlags;
 
 use super::attributes::{Change, blank};
 use super::blocks::Read;
+use super::hot::Recorder;
 use super::layers::Layers;
-use super::pool::Pool;
+use super::pool::{Pool, Rank};
 use super::tree::{NodeKind, TOP, Tree};
 use handles::{HANDED, NO_HANDLE, SERVED};
 
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) layers: Layers,
     pub(super) tree: Tree,
     pub(super) pool: Pool,
+    pub(super) hot: Recorder,
 }
 
 /// Whether whole files are handed to the kernel.
@@ -302,16 +304,17 @@ impl Filesystem for Mounted {
             Ok(content) => content,
             Err(error) => return reply.error(error.into()),
         };
+        self.shared.follow(&content, &range);
         match self.layers().read_here(&content, range.clone()) {
             Ok(Read::Done(bytes)) => reply.data(&bytes),
             Ok(Read::Wait) => {
                 let shared = Arc::clone(&self.shared);
-                self.shared
-                    .pool
-                    .first(move || match shared.layers.read(&content, range) {
+                self.shared.pool.push(Rank::First, move || {
+                    match shared.layers.read(&content, range) {
                         Ok(bytes) => reply.data(&bytes),
                         Err(error) => reply.error(error.into()),
-                    });
+                    }
+                });
             }
             Err(error) => reply.error(error.into()),
         }

@@ -1,5 +1,6 @@
 //! A restore point for reading: its files, where their bytes are, and the bytes themselves.
 
+mod batch;
 mod children;
 mod needs;
 mod walk;
@@ -8,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_core::Digest;
-use holdfast_store::object::ObjectKey;
+use holdfast_store::object::{BlockCache, ObjectKey};
 use holdfast_wire::pg::basebackup::relative_path;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ use super::v1::Contents;
 use super::{PointSummary, RepositoryError, layout};
 use crate::limits;
 
+pub(crate) use batch::{Loaded, Located};
 pub(crate) use walk::Part;
 
 /// A restore point whose manifest was read and verified; everything below is verified as it is read.
@@ -229,6 +231,12 @@ impl Point {
         };
         let stated = stated.ok_or_else(|| self.unreadable("a bundle"))?;
         self.shelf.frames(&stated)
+    }
+
+    /// Keeps sealed parts of what is read in a cache on this machine's disk, where the repository is
+    /// not on it itself.
+    pub(crate) fn keep_near(&self, cache: &Arc<BlockCache>) {
+        self.shelf.store.keep_near(cache);
     }
 
     /// Returns the stored bytes of the frames from the first to the last of a bundle.

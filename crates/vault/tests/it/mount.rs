@@ -1,5 +1,6 @@
 //! Restore points that are mounted as data directories.
 
+mod far;
 mod hostile;
 mod killed;
 mod same;

@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fuser::{FileAttr, INodeNo, RenameFlags};
 
 use super::{Mounted, Shared};
 use crate::mount::attributes::Change;
-use crate::mount::content::Content;
+use crate::mount::bring;
+use crate::mount::content::{Content, Layer};
 use crate::mount::lower::join;
 use crate::mount::tree::{NodeKind, missing};
 
@@ -116,6 +118,26 @@ impl Mounted {
 }
 
 impl Shared {
+    /// Notes a read: for the next opening, and to bring what will probably be read next.
+    pub(super) fn follow(self: &Arc<Self>, content: &Arc<Content>, range: &Range<u64>) {
+        let Some(origin) = content.origin() else {
+            return;
+        };
+        let size = {
+            let body = content.look();
+            let is_here = body.layer == Layer::Whole || body.presence.is_whole();
+            (!is_here).then(|| body.presence.visible())
+        };
+        let Some(size) = size else { return };
+        self.hot
+            .note(&origin.path, &(range.start..range.end.min(size)));
+        let ahead = content.reads.note(range);
+        let ahead = ahead.map(|ahead| ahead.start..ahead.end.min(size));
+        if let Some(ahead) = ahead.filter(|ahead| ahead.start < ahead.end) {
+            bring::ahead(self, content, ahead);
+        }
+    }
+
     /// Returns the attributes of a number.
     pub(super) fn attributes(&self, number: u64) -> io::Result<FileAttr> {
         let kind = self.tree.kind(number)?;

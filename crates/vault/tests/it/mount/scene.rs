@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_core::{Lsn, PointId};
+use holdfast_store::object::Location;
 use holdfast_testing::dirs::TestDir;
 use holdfast_vault::mount::{Mount, MountError, MountRequest};
 use holdfast_vault::{
@@ -26,13 +27,14 @@ impl Scene {
     /// Keeps a folder with files of many sizes; returns it as well.
     pub fn new(seed: u64) -> Self {
         let dir = TestDir::new("mount").unwrap();
-        let repository = Repository::open_writer(
-            &dir.path().join("repository").into(),
-            key(),
-            &crate::keys::keys(),
-            system_clock(),
-        )
-        .unwrap();
+        let location = dir.path().join("repository").into();
+        Self::at(seed, dir, &location)
+    }
+
+    /// Keeps it in a repository that is somewhere else.
+    pub fn at(seed: u64, dir: TestDir, location: &Location) -> Self {
+        let repository =
+            Repository::open_writer(location, key(), &crate::keys::keys(), system_clock()).unwrap();
         let kept = dir.path().join("kept");
         make_cluster(&kept, &mut StdRng::seed_from_u64(seed));
         let mut scene = Self {
