@@ -6,3 +6,4 @@ mod killed;
 mod same;
 mod scene;
 mod server;
+mod speed;

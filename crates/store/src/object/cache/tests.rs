@@ -191,7 +191,7 @@ fn a_damaged_or_planted_entry_is_a_miss_and_is_replaced() {
     let damages: [fn(&mut Vec<u8>); 6] = [
         |bytes| bytes.clear(),
         |bytes| bytes.truncate(47),
-        |bytes| drop(bytes.pop()),
+        |bytes| bytes.truncate(bytes.len() - 1),
         |bytes| bytes.push(0),
         |bytes| bytes[9] ^= 1,
         |bytes| *bytes.last_mut().unwrap() ^= 1,

@@ -16,7 +16,7 @@ use crate::kept::{Kept, ask, execute};
 const DIGEST: &str = "SELECT md5(string_agg(t::text, '|' ORDER BY n)) FROM t";
 
 /// A server on a data directory that is mounted.
-struct Serving<'a> {
+pub struct Serving<'a> {
     kept: &'a Kept,
     data: &'a Path,
     port: ReservedPort,
@@ -24,7 +24,7 @@ struct Serving<'a> {
 }
 
 impl<'a> Serving<'a> {
-    fn start(kept: &'a Kept, data: &'a Path) -> Self {
+    pub fn start(kept: &'a Kept, data: &'a Path) -> Self {
         let port = ReservedPort::take().unwrap();
         let mut serving = Self {
             kept,
@@ -59,7 +59,7 @@ impl<'a> Serving<'a> {
         assert!(done.success(), "pg_ctl {arguments:?}:\n{said}");
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let (password, port) = (self.kept.server.password(), self.port.number());
         format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres")
     }
@@ -72,7 +72,7 @@ impl<'a> Serving<'a> {
         execute(&self.url(), sql);
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         self.control(&["-w", "-t", "60", "-m", "fast", "stop"]);
         self.is_running = false;
     }
@@ -92,7 +92,7 @@ impl Drop for Serving<'_> {
     }
 }
 
-fn mount(kept: &Kept, point: &PointId) -> Mount {
+pub fn mount(kept: &Kept, point: &PointId) -> Mount {
     let owner = fs::metadata(kept.server.data_dir()).unwrap();
     let opened = Mount::open(MountRequest {
         point: kept
@@ -108,7 +108,7 @@ fn mount(kept: &Kept, point: &PointId) -> Mount {
 }
 
 /// Puts the log beside the files, as a clone does.
-fn bring_log(kept: &Kept, data: &Path) {
+pub fn bring_log(kept: &Kept, data: &Path) {
     for entry in fs::read_dir(kept.server.data_dir().join("pg_wal")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
