@@ -49,6 +49,7 @@ pub use points::{
 pub use recovery::{
     RecoverError, RecoverRequest, Recovered, Way, recover_alone, recover_by_restore,
 };
+pub use rehearsal::REHEARSAL_OWNER;
 pub use repository::{
     BaseSummary, EngineStart, Extent, FileEntry, FileKind, FileMeta, FileRecord, FramePlace,
     PatchTo, Point, PointEnd, PointStart, PointSummary, PointWriter, PostgresPoint, PostgresStart,

@@ -21,6 +21,7 @@ use crate::limits;
 use crate::restore::Place;
 use crate::source::Connection;
 use run::{Actors, Patience, broken};
+pub use stage::OWNER as REHEARSAL_OWNER;
 use stage::Stage;
 pub(crate) use stage::Stages;
 
@@ -122,7 +123,7 @@ fn enter(
             return Ok((stage, actors));
         }
     }
-    let stage = Stage::open(ctx.place, &request.source)?;
+    let stage = Stage::open(ctx.place, &request.source, ctx.stages.form())?;
     let actors = connect(&stage, request)?;
     Ok((stage, actors))
 }

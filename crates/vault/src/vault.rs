@@ -174,6 +174,7 @@ impl Vault {
             })
             .collect();
         let turns = Turns::new(config.drill.share);
+        let form = config.drill.form;
         let history = History::read(&ledger)?;
         let vault = Self {
             shared: Arc::new(Shared {
@@ -189,7 +190,7 @@ impl Vault {
                 drilling: tokio::sync::Mutex::new(()),
                 turns,
                 history: Arc::new(Mutex::new(history)),
-                stages: Stages::default(),
+                stages: Stages::opening(form),
                 locks: Mutex::default(),
                 look_at_locks: tokio::sync::Notify::new(),
             }),

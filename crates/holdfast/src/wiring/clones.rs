@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::{ByteCount, Code};
+use holdfast_vault::REHEARSAL_OWNER;
 use holdfast_vault::clone::{
     self, CloneError, CloneRequest, CloneShown, CloneState, ClonesConfig, Listed, Standing,
     ThinClone,
@@ -186,7 +187,8 @@ pub fn look_after(told: &Config) -> Result<(), Failure> {
         };
         let is_over = now() >= shown.expires;
         match shown.state {
-            _ if is_over => {
+            // A vault that was killed left it; nobody can ask it anything.
+            _ if is_over || shown.owner == REHEARSAL_OWNER => {
                 clone::remove(&clones, &listed.id)?;
             }
             CloneState::Halted => {}

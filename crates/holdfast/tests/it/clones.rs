@@ -134,10 +134,11 @@ fn clones_outlive_the_vault_and_come_back_when_their_own_process_is_killed() {
     let killed = server_of(id).unwrap();
     signals::send(killed, Signal::KILL).unwrap();
     wait("its server ends with it", || mine(1).is_none());
-    wait("it comes back", || {
+    let back = signals::wait_until(LIMIT, || {
         desk.run(&["clone", "list"]).done();
         mine(1) == Some(1)
     });
+    assert!(back.is_ok(), "{}", desk.run(&["clone", "show", id]).stdout);
     assert_ne!(server_of(id), Some(killed));
     assert_eq!((mine(0), mine(2)), (Some(0), Some(2)));
 

@@ -52,6 +52,14 @@ pub struct Desk {
     dir: TestDir,
 }
 
+/// A vault that was killed leaves its mounts.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let swept = holdfast_vault::mount::sweep(self.dir.path());
+        assert!(swept.is_ok() || std::thread::panicking(), "{swept:?}");
+    }
+}
+
 impl Desk {
     /// Makes an empty folder.
     pub fn empty(subject: &str) -> Self {

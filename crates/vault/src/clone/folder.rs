@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use holdfast_core::ByteCount;
 
@@ -112,13 +113,20 @@ impl CloneFolder {
     /// Takes a mount away whose process has ended; one that is served is an error.
     pub(super) fn sweep(&self) -> Result<(), CloneError> {
         let data = self.data();
-        mount::sweep(&self.path).map_err(|error| failed("detach", &data, error))?;
-        match fs::symlink_metadata(&data) {
-            Ok(facts) if facts.dev() != self.device => {
-                let error = io::Error::other("something is mounted there");
-                Err(failed("remove", &data, error))
+        let deadline = Instant::now() + limits::CLONE_STOP;
+        loop {
+            mount::sweep(&self.path).map_err(|error| failed("detach", &data, error))?;
+            match fs::symlink_metadata(&data) {
+                // The lock of a process that was killed may be free before its mount is.
+                Ok(facts) if facts.dev() != self.device => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+                _ => return Ok(()),
             }
-            _ => Ok(()),
+            if Instant::now() >= deadline {
+                let error = io::Error::other("something is mounted there");
+                return Err(failed("detach", &data, error));
+            }
+            std::thread::sleep(limits::CLONE_POLL);
         }
     }
 

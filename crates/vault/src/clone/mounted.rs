@@ -52,6 +52,8 @@ pub(super) fn again(
     folder: &CloneFolder,
     (source, point): (&SourceName, &PointId),
 ) -> Result<Held, CloneError> {
+    // Its process was killed: nothing answers where it was mounted.
+    folder.sweep()?;
     let reader = Reader::open(&place.repository, place.vault_key, &place.keys);
     let point = reader.and_then(|reader| reader.point(source, point));
     let point = point.map_err(RestoreError::from)?;

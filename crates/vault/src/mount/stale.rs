@@ -53,9 +53,12 @@ pub fn sweep(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Tells whether nobody answers at a mount point.
 pub(super) fn is_abandoned(path: &Path) -> bool {
-    let gone = fs::symlink_metadata(path).err();
-    let code = gone.and_then(|error| error.raw_os_error());
-    code == Some(rustix::io::Errno::NOTCONN.raw_os_error())
+    // Asked anew each time: what the kernel knows of the folder itself it would tell by itself.
+    let answer = rustix::fs::statvfs(path);
+    matches!(
+        answer,
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+    )
 }
 
 /// Takes a mount away from its place; who still has files of it open keeps them until they close.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::{Confinement, ErrorChain, Lsn, NoRehearsal, SourceName, Timestamp};
 
-use crate::clone::{self, CloneRequest, CloneShown, ClonesConfig, Form, Kept, ThinClone};
+use crate::clone::{self, CloneRequest, CloneShown, ClonesConfig, Form, FormWish, Kept, ThinClone};
 use crate::limits;
 use crate::restore::{Place, ProgressFn, RestoreTarget};
 use crate::source::{Connection, SourceError};
@@ -21,8 +21,17 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Opens the newest point of `source`; blocks.
-    pub(super) fn open(place: &Place, source: &SourceName) -> Result<Self, NoRehearsal> {
-        let clones = ClonesConfig::beside(&place.state);
+    pub(super) fn open(
+        place: &Place,
+        source: &SourceName,
+        form: FormWish,
+    ) -> Result<Self, NoRehearsal> {
+        let clones = ClonesConfig {
+            form,
+            // It is gone before that would be of use.
+            hydrate: None,
+            ..ClonesConfig::beside(&place.state)
+        };
         let mut request = CloneRequest::new(clones, source.clone(), RestoreTarget::Latest);
         request.owner = OWNER.to_owned();
         let progress: ProgressFn = Arc::new(|_| {});
@@ -72,8 +81,8 @@ impl Stage {
     }
 }
 
-/// Who a clone of a rehearsal belongs to.
-const OWNER: &str = "rehearsal";
+/// Who a clone of a rehearsal belongs to; it ends with the vault that opened it.
+pub const OWNER: &str = "rehearsal";
 
 /// The clones that are open and idle, and the turn of whoever rehearses.
 #[derive(Default)]
@@ -83,9 +92,23 @@ pub(crate) struct Stages {
     turn: Mutex<()>,
     /// How long one may run, in milliseconds; 0 for as long as usual.
     limit_ms: AtomicU64,
+    /// In which form clones are opened.
+    form: FormWish,
 }
 
 impl Stages {
+    /// Begins without any, to open them in this form.
+    pub(crate) fn opening(form: FormWish) -> Self {
+        Self {
+            form,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn form(&self) -> FormWish {
+        self.form
+    }
+
     /// Waits for its turn.
     pub(super) fn turn(
         &self,
