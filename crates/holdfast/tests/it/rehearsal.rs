@@ -30,10 +30,11 @@ RESET ROLE;
 
 /// A source, and both halves on it.
 struct Stage {
-    desk: Desk,
     _source: Server,
     up: Process,
     owner: Client,
+    // Last: what runs in it has ended then.
+    desk: Desk,
 }
 
 impl Stage {
