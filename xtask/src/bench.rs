@@ -20,11 +20,27 @@ pub struct Options {
 
 /// Only the measuring program and what it uses is compiled: a release of everything takes far longer.
 pub fn run(root: &Path, options: &Options) -> Result<bool> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["run", "--quiet", "--release", "-p", "holdfast-bench", "--"])
+    let cargo = |arguments: &[&str]| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(arguments).current_dir(root);
+        command
+    };
+    // These measure the program that users run.
+    let needs_product = options
+        .arguments
+        .first()
+        .is_some_and(|what| what == "clone");
+    if needs_product {
+        let built = cargo(&["build", "--quiet", "--release", "-p", "holdfast"])
+            .status()
+            .context("run cargo")?;
+        if !built.success() {
+            return Ok(false);
+        }
+    }
+    let status = cargo(&["run", "--quiet", "--release", "-p", "holdfast-bench", "--"])
         .args(&options.arguments)
-        .current_dir(root)
         .status()
         .context("run cargo")?;
     Ok(status.success())

@@ -45,6 +45,11 @@ pub enum Child {
         /// The folder with PostgreSQL's programs.
         programs: PathBuf,
     },
+    /// Ends and removes everything in a folder when stdin ends.
+    Watch {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 /// Runs one part.
@@ -59,6 +64,7 @@ pub fn run(child: Child) -> Result<()> {
             into,
             programs,
         } => restore::run(state, repository, into, programs),
+        Child::Watch { folder } => crate::clone::watch(&folder),
     }
 }
 

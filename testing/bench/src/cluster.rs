@@ -44,33 +44,31 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Starts a server again on what [`Cluster::make`] has made and somebody has stopped.
+    pub fn open(ground: &Ground, password: &str) -> Result<Self> {
+        let server = Server::builder(&ground.postgres)
+            .existing(&ground.path("source"), password)
+            .log_file(&ground.path("source.log"))
+            .start_limit(crate::limits::ANSWER)
+            .start()?;
+        Ok(Self { server })
+    }
+
     fn fill(&self, ground: &Ground, gigabytes: f64) -> Result<()> {
         let scale = (gigabytes * PGBENCH_SHARE * PGBENCH_SCALE_PER_GB)
             .ceil()
             .max(1.0);
-        let mut pgbench = ground.command(&ground.postgres.program("pgbench"));
-        pgbench
-            .args([
-                "-i",
-                "-q",
-                "-I",
-                "dtGvp",
-                "-F",
-                "90",
-                "-s",
-                &scale.to_string(),
-            ])
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &self.server.port().to_string(),
-                "-U",
-                "postgres",
-            ])
-            .arg("postgres")
-            .env("PGPASSWORD", self.server.password());
-        crate::meter::run(pgbench, &ground.path("pgbench.log"), None)?;
+        let load = [
+            "-i",
+            "-q",
+            "-I",
+            "dtGvp",
+            "-F",
+            "90",
+            "-s",
+            &scale.to_string(),
+        ];
+        pgbench(ground, &self.server.url(), &load)?;
         let rows = (gigabytes * (1.0 - PGBENCH_SHARE) * ORDERS_PER_GB).ceil();
         self.execute(&format!(
             "CREATE TABLE orders WITH (fillfactor = 90) AS
@@ -138,6 +136,15 @@ impl Cluster {
     pub fn ask(&self, sql: &str) -> Result<String> {
         ask(&self.server.url(), sql)
     }
+}
+
+/// Runs pgbench, and returns what it has said.
+pub fn pgbench(ground: &Ground, url: &str, arguments: &[&str]) -> Result<String> {
+    let mut pgbench = ground.command(&ground.postgres.program("pgbench"));
+    pgbench.args(arguments).arg(url);
+    let log = ground.path("pgbench.log");
+    crate::meter::run(pgbench, &log, None)?;
+    std::fs::read_to_string(&log).context("read what pgbench said")
 }
 
 /// Adds up what the tables of any server hold.

@@ -7,14 +7,14 @@ mod latency;
 mod load;
 mod target;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use holdfast_testing::postgres::{self, Server};
 use serde_json::{Value, json};
 
 use crate::ground::Ground;
 use crate::machine::Machine;
-use crate::meter;
+use crate::parts::{self, Part};
 use target::Target;
 
 /// What to measure.
@@ -48,11 +48,7 @@ pub struct Options {
 
 impl Options {
     fn say(&self, text: &str) {
-        if self.json {
-            eprintln!("{text}");
-        } else {
-            println!("{text}");
-        }
+        parts::say(self.json.into(), text);
     }
 }
 
@@ -75,38 +71,26 @@ impl Scene<'_> {
     }
 }
 
-type Part = fn(&Scene<'_>) -> Result<Value>;
-
-const PARTS: &[(&str, Part)] = &[
-    ("load", load::run),
-    ("latency", latency::run),
-    ("copy", copy::run),
-    ("idle", idle::run),
-    ("judge", judge::run),
-];
+fn all<'a>() -> [Part<Scene<'a>>; 5] {
+    [
+        ("load", load::run),
+        ("latency", latency::run),
+        ("copy", copy::run),
+        ("idle", idle::run),
+        ("judge", judge::run),
+    ]
+}
 
 /// Runs the parts one after the other.
 pub fn run(options: &Options) -> Result<()> {
-    for name in &options.only {
-        if !PARTS.iter().any(|(part, _)| part == name) {
-            let names: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "there is no part `{name}`; the parts are {}",
-                names.join(", ")
-            );
-        }
-    }
+    parts::check(&all(), &options.only)?;
     let ground = Ground::make(postgres::installation(options.postgres)?)?;
     let server = server(options, &ground)?;
     let machine = Machine::look(&ground.path(""));
     let targets = target::start(&ground, &server)?;
     let pooler = target::version()?;
     options.say(&format!(
-        "{} x {}, {:.0} GB memory, Linux {}, PostgreSQL {}, {pooler}\n",
-        machine.cores,
-        machine.processor,
-        crate::machine::as_f64(machine.memory_bytes) / 1e9,
-        machine.kernel,
+        "{machine}, PostgreSQL {}, {pooler}\n",
         ground.postgres.version()
     ));
     let scene = Scene {
@@ -117,11 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut found = serde_json::Map::new();
     found.insert("machine".to_owned(), json!(machine));
-    for (name, part) in PARTS {
-        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
-            found.insert((*name).to_owned(), part(&scene)?);
-        }
-    }
+    parts::run(&all(), &options.only, &scene, &mut found)?;
     for target in targets {
         target.stop()?;
     }
@@ -144,10 +124,7 @@ fn server(options: &Options, ground: &Ground) -> Result<Server> {
         // The peer keeps its sessions with the server when its clients have left.
         .setting("max_connections", &(2 * options.sessions + 200).to_string())
         .start()?;
-    let mut pgbench = ground.command(&ground.postgres.program("pgbench"));
-    pgbench
-        .args(["-i", "-q", "-s", &options.scale.to_string(), &server.url()])
-        .env("PGPASSWORD", server.password());
-    meter::run(pgbench, &ground.path("pgbench.log"), None)?;
+    let load = ["-i", "-q", "-s", &options.scale.to_string()];
+    crate::cluster::pgbench(ground, &server.url(), &load)?;
     Ok(server)
 }

@@ -91,7 +91,7 @@ fn start_and_ask(bench: &Bench<'_>, files: Used) -> Result<(Used, Content)> {
 }
 
 /// Drops what an ended engine has left at the source.
-fn drop_slots(cluster: &Cluster) -> Result<()> {
+pub fn drop_slots(cluster: &Cluster) -> Result<()> {
     cluster.execute(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active",
     )

@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{Installation, ServerUser};
 
-/// One run's folder; removed when it is dropped.
+/// A folder that things are measured in.
 pub struct Ground {
-    dir: TestDir,
+    path: PathBuf,
+    /// Removes it when it is dropped; a folder that is kept has none.
+    _dir: Option<TestDir>,
     user: ServerUser,
     program: PathBuf,
     /// The PostgreSQL that is measured.
@@ -19,25 +21,48 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Makes the folder and puts this program where the server's user can run it.
+    /// Makes a temporary folder and puts this program where the server's user can run it.
     pub fn make(postgres: Installation) -> Result<Self> {
-        let dir = TestDir::for_server("bench")?;
+        Self::of(TestDir::for_server("bench")?, postgres)
+    }
+
+    /// Makes a temporary folder below `base`, on whose disk it must be.
+    pub fn within(base: &Path, postgres: Installation) -> Result<Self> {
+        Self::of(TestDir::for_server_in(base, "bench")?, postgres)
+    }
+
+    fn of(dir: TestDir, postgres: Installation) -> Result<Self> {
         let program = dir.path().join("holdfast-bench");
         let own = std::env::current_exe().context("find the running program")?;
         fs::copy(own, &program).context("copy the running program")?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
             .context("let everybody run it")?;
         Ok(Self {
-            dir,
+            path: dir.path().to_owned(),
+            _dir: Some(dir),
             user: ServerUser::current()?,
             program,
             postgres,
         })
     }
 
+    /// Uses a folder that stays, and makes it when it is not there.
+    pub fn kept(path: PathBuf, postgres: Installation) -> Result<Self> {
+        let user = ServerUser::current()?;
+        fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        user.own(&path)?;
+        Ok(Self {
+            path,
+            _dir: None,
+            user,
+            program: std::env::current_exe().context("find the running program")?,
+            postgres,
+        })
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.path.join(name)
     }
 
     /// Makes an empty folder that belongs to the server's user.

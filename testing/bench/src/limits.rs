@@ -30,3 +30,11 @@ pub const STRETCH: Duration = Duration::from_secs(15);
 pub const RATE: u32 = 50;
 /// How long the source is under load before it is killed.
 pub const LOAD: Duration = Duration::from_secs(6);
+/// What is left free of a disk, whatever is measured.
+pub const DISK_RESERVE: u64 = 5_000_000_000;
+/// How long one call of the program may take.
+pub const CALL: Duration = Duration::from_secs(1800);
+/// Pause between two looks at how a vault or a clone stands.
+pub const STAND_POLL: Duration = Duration::from_millis(100);
+/// How many threads bring a repository to the object storage.
+pub const UPLOADS: usize = 4;

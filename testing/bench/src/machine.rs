@@ -81,6 +81,17 @@ impl Machine {
     }
 }
 
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gigabytes = as_f64(self.memory_bytes) / 1e9;
+        write!(
+            f,
+            "{} x {}, {gigabytes:.0} GB memory, Linux {}",
+            self.cores, self.processor, self.kernel
+        )
+    }
+}
+
 /// Touches memory for the caches of what follows: a virtual machine often gets it on first touch only,
 /// and whoever is measured first would pay for it.
 pub fn touch_memory(source_bytes: u64) {

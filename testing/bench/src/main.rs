@@ -1,13 +1,14 @@
-//! Measures the vault and the PostgreSQL door against their peers, on one machine and in one run.
+//! Measures the vault, its clones and the PostgreSQL door against their peers, on one machine and in one run.
 //!
-//! Called as `cargo xtask bench vault` or `pg-door`, which builds it with optimisation first.
+//! Called as `cargo xtask bench vault`, `clone` or `pg-door`, which builds it with optimisation first.
 //! The program starts itself again for what is measured as a process: a vault, a restore, a copy.
 //!
 //! # Architecture invariants
 //! - Engines take turns within a repetition, and every other repetition turns the order round.
 //! - A number is printed as its median, with the smallest and largest that were seen.
 //! - What was restored is compared with the source before its time counts.
-//! - Everything is written below one temporary folder, which is removed at the end.
+//! - Everything is written below one temporary folder, which is removed at the end;
+//!   only `clone --work` keeps what the next run needs.
 
 #![expect(
     clippy::print_stdout,
@@ -16,6 +17,7 @@
 )]
 
 mod child;
+mod clone;
 mod cluster;
 mod copies;
 mod door;
@@ -24,6 +26,7 @@ mod ground;
 mod limits;
 mod machine;
 mod meter;
+mod parts;
 mod sources;
 mod table;
 mod vault;
@@ -37,7 +40,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "holdfast-bench",
-    about = "Measures the vault and the PostgreSQL door against their peers"
+    about = "Measures the vault, its clones and the PostgreSQL door against their peers"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -46,6 +49,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// Measures recovery, clones and the mirror.
+    Clone(clone::Options),
     /// Measures the PostgreSQL door.
     PgDoor(door::Options),
     /// Measures the vault.
@@ -57,6 +62,7 @@ enum What {
 
 fn main() -> ExitCode {
     let done: Result<()> = match Arguments::parse().what {
+        What::Clone(options) => clone::run(&options),
         What::PgDoor(options) => door::run(&options),
         What::Vault(options) => vault::run(&options),
         What::Child(child) => child::run(child),

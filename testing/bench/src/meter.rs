@@ -249,6 +249,18 @@ pub fn memory(pid: u32, name: &str) -> u64 {
     kibibytes.unwrap_or(0) * 1024
 }
 
+/// The memory of processes and of all below them, in bytes; pages that several have count in parts.
+pub fn shared_memory(roots: &[u32]) -> u64 {
+    let of = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kibibytes.unwrap_or(0) * 1024
+    };
+    let all: std::collections::BTreeSet<u32> = roots.iter().flat_map(|pid| tree(*pid)).collect();
+    all.into_iter().map(of).sum()
+}
+
 fn is_server(pid: u32) -> bool {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim() == "postgres"

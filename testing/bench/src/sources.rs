@@ -54,7 +54,7 @@ fn measure(ground: &Ground, sources: u32) -> Result<Vec<Stretch>> {
         .setting("max_replication_slots", &(sources + 5).to_string())
         .setting("autovacuum", "off")
         .start()?;
-    pgbench(ground, &server, &["-i", "-q", "-s", "1"])?;
+    cluster::pgbench(ground, &server.url(), &["-i", "-q", "-s", "1"])?;
     ground.folder(HOME)?;
     let mut command = ground.child("capture");
     command
@@ -74,7 +74,7 @@ fn measure(ground: &Ground, sources: u32) -> Result<Vec<Stretch>> {
     );
     let busy = stretch((sources, "traffic"), &server, &vault, || {
         let load = ["-n", "-c", "2", "-R", &rate, "-T", &seconds];
-        pgbench(ground, &server, &load)
+        cluster::pgbench(ground, &server.url(), &load).map(drop)
     })?;
     vault.terminate()?;
     server.stop_fast()?;
@@ -115,17 +115,6 @@ fn stretch(
         threads: meter::memory(vault.pid(), "Threads:") / 1024,
         lag_ms_max,
     })
-}
-
-fn pgbench(ground: &Ground, server: &Server, arguments: &[&str]) -> Result<()> {
-    let mut pgbench = ground.command(&ground.postgres.program("pgbench"));
-    pgbench
-        .args(arguments)
-        .args(["-h", "127.0.0.1", "-U", "postgres", "-p"])
-        .args([&server.port().to_string(), "postgres"])
-        .env("PGPASSWORD", server.password());
-    meter::run(pgbench, &ground.path("pgbench.log"), None)?;
-    Ok(())
 }
 
 fn table(stretches: &[Stretch]) -> String {

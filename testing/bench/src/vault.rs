@@ -1,6 +1,6 @@
 //! `cargo xtask bench vault`: which parts run, and what is printed above and below them.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use holdfast_testing::postgres;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::copies;
 use crate::ground::Ground;
 use crate::machine::Machine;
+use crate::parts::{self, Part};
 use crate::sources;
 use crate::wal;
 
@@ -37,51 +38,33 @@ pub struct Options {
 impl Options {
     /// Prints a text for people; with `--json` nothing but the JSON is printed.
     pub fn say(&self, text: &str) {
-        if self.json {
-            eprintln!("{text}");
-        } else {
-            println!("{text}");
-        }
+        parts::say(self.json.into(), text);
     }
 }
 
-type Part = fn(&Options, &Ground) -> Result<Value>;
+type Scene<'a> = (&'a Options, &'a Ground);
 
-const PARTS: &[(&str, Part)] = &[
-    ("copies", copies::run),
-    ("wal", wal::run),
-    ("sources", sources::run),
-];
+fn all<'a>() -> [Part<Scene<'a>>; 3] {
+    [
+        ("copies", |(options, ground)| copies::run(options, ground)),
+        ("wal", |(options, ground)| wal::run(options, ground)),
+        ("sources", |(options, ground)| sources::run(options, ground)),
+    ]
+}
 
 /// Runs the parts one after the other.
 pub fn run(options: &Options) -> Result<()> {
-    for name in &options.only {
-        if !PARTS.iter().any(|(part, _)| part == name) {
-            let names: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "there is no part `{name}`; the parts are {}",
-                names.join(", ")
-            );
-        }
-    }
+    parts::check(&all(), &options.only)?;
     let ground = Ground::make(postgres::installation(options.postgres)?)?;
     let machine = Machine::look(&ground.path(""));
     options.say(&format!(
-        "{} x {}, {:.0} GB memory, Linux {}, {}, PostgreSQL {}\n",
-        machine.cores,
-        machine.processor,
-        crate::machine::as_f64(machine.memory_bytes) / 1e9,
-        machine.kernel,
+        "{machine}, {}, PostgreSQL {}\n",
         machine.filesystem,
         ground.postgres.version()
     ));
     let mut found = serde_json::Map::new();
     found.insert("machine".to_owned(), json!(machine));
-    for (name, part) in PARTS {
-        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
-            found.insert((*name).to_owned(), part(options, &ground)?);
-        }
-    }
+    parts::run(&all(), &options.only, &(options, &ground), &mut found)?;
     if options.json {
         println!("{}", Value::Object(found));
     }

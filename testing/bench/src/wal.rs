@@ -63,12 +63,7 @@ fn make_template(ground: &Ground) -> Result<String> {
         .setting("max_wal_size", "4GB")
         .setting("autovacuum", "off")
         .start()?;
-    let mut pgbench = ground.command(&ground.postgres.program("pgbench"));
-    pgbench
-        .args(["-i", "-q", "-s", "20", "-h", "127.0.0.1", "-U", "postgres"])
-        .args(["-p", &server.port().to_string(), "postgres"])
-        .env("PGPASSWORD", server.password());
-    meter::run(pgbench, &ground.path("pgbench.log"), None)?;
+    cluster::pgbench(ground, &server.url(), &["-i", "-q", "-s", "20"])?;
     cluster::ask(&server.url(), load::TABLE)?;
     let password = server.password().to_owned();
     server.stop_fast()?;

@@ -28,10 +28,26 @@ impl TestDir {
     /// When the temporary folder of the system cannot be written.
     pub fn new(subject: &str) -> Result<Self> {
         static SWEEP: Once = Once::new();
-        SWEEP.call_once(sweep);
+        let base = std::env::temp_dir();
+        SWEEP.call_once(|| sweep(&base));
+        Self::make(&base, subject)
+    }
+
+    /// Makes a folder for servers below `base`, where abandoned ones are removed first.
+    ///
+    /// # Errors
+    /// As [`TestDir::for_server`].
+    pub fn for_server_in(base: &Path, subject: &str) -> Result<Self> {
+        sweep(base);
+        let made = Self::make(base, subject)?;
+        ServerUser::current()?.own(made.path())?;
+        Ok(made)
+    }
+
+    fn make(base: &Path, subject: &str) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{subject}-"))
-            .tempdir()
+            .tempdir_in(base)
             .context("make a temporary folder")?;
         let owner = File::create(dir.path().join(OWNER)).context("write the owner file")?;
         owner.lock().context("lock the owner file")?;
@@ -88,15 +104,20 @@ impl Drop for TestDir {
 }
 
 /// Removes the folders of processes that are gone.
-fn sweep() {
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_abandoned(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+fn sweep(base: &Path) {
+    for folder in abandoned(base) {
+        let _ = fs::remove_dir_all(folder);
     }
+}
+
+/// The folders below `base` whose processes are gone.
+#[must_use]
+pub fn abandoned(base: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(base).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
+    ours.map(|entry| entry.path())
+        .filter(|path| is_abandoned(path))
+        .collect()
 }
 
 fn is_abandoned(dir: &Path) -> bool {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{Bench, Engine, RESTORED, start_and_ask, version};
 use crate::cluster::Content;
+use crate::ground::Ground;
 use crate::limits;
 use crate::meter::{self, Used};
 
@@ -28,20 +29,22 @@ impl PgBackRest {
         Ok(Self { program, version })
     }
 
-    fn command(&self, bench: &Bench<'_>, arguments: &[&str]) -> Command {
-        let mut command = bench.ground.command(&self.program);
+    /// One of its commands; what it keeps is in `ground`.
+    pub fn command(&self, ground: &Ground, arguments: &[&str]) -> Command {
+        let mut command = ground.command(&self.program);
         command
             .arg("--stanza=bench")
-            .arg(format!("--config={}", bench.ground.path(CONFIG).display()))
-            .args(arguments)
-            .env("PGHOST", "127.0.0.1")
-            .env("PGUSER", "postgres")
-            .env("PGPASSWORD", bench.cluster.server.password());
+            .arg(format!("--config={}", ground.path(CONFIG).display()))
+            .args(arguments);
         command
     }
 
     fn run(&self, bench: &Bench<'_>, arguments: &[&str]) -> Result<Used> {
-        let command = self.command(bench, arguments);
+        let mut command = self.command(bench.ground, arguments);
+        command
+            .env("PGHOST", "127.0.0.1")
+            .env("PGUSER", "postgres")
+            .env("PGPASSWORD", bench.cluster.server.password());
         let log = bench.ground.path("pgbackrest.log");
         meter::run(command, &log, bench.cluster.server.pid())
     }
@@ -101,7 +104,7 @@ impl Engine for PgBackRest {
     fn restore(&mut self, bench: &Bench<'_>) -> Result<(Used, Content)> {
         let into = bench.ground.folder(RESTORED)?;
         let into = format!("--pg1-path={}", into.display());
-        let command = self.command(bench, &[&into, "--archive-mode=off", "restore"]);
+        let command = self.command(bench.ground, &[&into, "--archive-mode=off", "restore"]);
         let files = meter::run(command, &bench.ground.path("pgbackrest.log"), None)?;
         start_and_ask(bench, files)
     }
