@@ -58,6 +58,10 @@ const LISTED: &[(&str, &str)] = &[
         "the half of a line that a crash left behind; it was never acknowledged",
     ),
     (
+        "crates/store/src/ledger/state.rs",
+        "entries that could not be made durable; whoever waited for them is told so",
+    ),
+    (
         "crates/store/src/object/directory.rs",
         "its own unfinished temporary files, never an object",
     ),
@@ -76,6 +80,10 @@ const LISTED: &[(&str, &str)] = &[
     (
         "crates/vault/src/drill/folder.rs",
         "the one folder that the drill made, known by name, device and inode",
+    ),
+    (
+        "crates/vault/src/drill/open.rs",
+        "what an earlier mount has left below a drill's folder",
     ),
     (
         "crates/vault/src/mirror/folder.rs",
@@ -104,6 +112,10 @@ const LISTED: &[(&str, &str)] = &[
     (
         "crates/vault/src/mount/serve.rs",
         "the kernel's question of that name, about a clone's own overlay",
+    ),
+    (
+        "crates/vault/src/restore/over.rs",
+        "log behind the target in a directory that was just laid over a mount",
     ),
     (
         "crates/vault/src/restore/files.rs",
