@@ -62,6 +62,10 @@ const LISTED: &[(&str, &str)] = &[
         "entries that could not be made durable; whoever waited for them is told so",
     ),
     (
+        "crates/store/src/object/cache.rs",
+        "copies of parts of far objects on this disk, which can be fetched again",
+    ),
+    (
         "crates/store/src/object/directory.rs",
         "its own unfinished temporary files, never an object",
     ),
@@ -92,6 +96,10 @@ const LISTED: &[(&str, &str)] = &[
     (
         "crates/vault/src/mount/blocks.rs",
         "the length of files of a clone's own overlay, as the clone's server asks",
+    ),
+    (
+        "crates/vault/src/mount/hot.rs",
+        "its own unfinished file beside a list that can be made again",
     ),
     (
         "crates/vault/src/mount/layers.rs",
