@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Scene;
 use super::size::Size;
 use crate::cluster::Cluster;
+use crate::ground::{Ground, files};
 
 /// A source that runs.
 pub struct Source {
@@ -36,6 +38,9 @@ pub fn take(scene: &Scene<'_>, size: Size) -> Result<Source> {
     scene.work.need(size.dense() / 2 * 3, "making the source")?;
     scene.say(&format!("making a source of {size}, once"));
     let mut cluster = Cluster::make(&ground, size.dense_gigabytes())?;
+    cluster.server.stop_fast()?;
+    drop_spare_log(&ground)?;
+    cluster.server.start()?;
     if size.is_sparse() {
         widen(&mut cluster, size)?;
     }
@@ -43,6 +48,26 @@ pub fn take(scene: &Scene<'_>, size: Size) -> Result<Source> {
     let text = serde_json::to_string(&Note { password })?;
     fs::write(&note, text).context("note that the source is complete")?;
     Ok(Source { cluster })
+}
+
+/// Removes log that a stopped server keeps for reuse: as much as the database, after it was filled.
+fn drop_spare_log(ground: &Ground) -> Result<()> {
+    let told = Command::new(ground.postgres.program("pg_controldata"))
+        .arg(ground.path("source"))
+        .env("LC_ALL", "C")
+        .output()
+        .context("run pg_controldata")?;
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("REDO WAL file"));
+    let needed = line.and_then(|line| line.split_whitespace().last());
+    let needed = needed.context("pg_controldata names no log file")?;
+    for file in files(&ground.path("source/pg_wal"))? {
+        let name = file.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.len() == needed.len() && name != needed) {
+            fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds a relation of empty pages, which take no room on the disk.

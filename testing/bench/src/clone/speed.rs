@@ -164,7 +164,7 @@ fn hydrate(desk: &Desk, id: &str) -> Result<()> {
 /// Tells whether a clone has everything: a restored one always does.
 fn is_whole(shown: &Value) -> bool {
     let says = |pointer: &str| shown.pointer(pointer);
-    says("/form") == Some(&json!("restored")) || says("/hydration/whole") == Some(&json!(true))
+    says("/form") == Some(&json!("restored")) || says("/hydration/complete") == Some(&json!(true))
 }
 
 fn pgbench(scene: &Scene<'_>, url: &str, arguments: &[&str]) -> Result<f64> {
