@@ -210,6 +210,9 @@ codes! {
     ZS380 "the mirror's server does not run",
     ZS381 "the mirror's folder cannot be used",
     ZS382 "the mirror cannot take over",
+    ZI490 "the mirror's files are not whole",
+    ZS490 "the mirror's disk has too little room",
+    ZS491 "another vault has the mirror's folder",
     ZU380 "the connection file cannot be rewritten",
     ZU381 "the forwarder cannot be used",
 

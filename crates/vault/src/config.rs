@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::{SourceName, Timestamp};
+use holdfast_core::{ByteCount, SourceName, Timestamp};
 use holdfast_store::object::{Keys, Location};
 use serde::{Deserialize, Serialize};
 
@@ -179,13 +179,28 @@ pub struct PointsConfig {
 }
 
 /// Which sources have a mirror, and where their servers lie.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorConfig {
     /// The sources; each costs a server and a copy of its data.
     pub sources: BTreeSet<SourceName>,
     /// The folder of all mirrors, which the servers' account can enter; `mirror` beside the state
     /// directory if unset.
     pub dir: Option<PathBuf>,
+    /// How long one waits before what destroys; meanwhile it takes over at the moment before in seconds.
+    pub hold: Duration,
+    /// What a mirror leaves free on its disk for capture.
+    pub reserve: ByteCount,
+}
+
+impl Default for MirrorConfig {
+    fn default() -> Self {
+        Self {
+            sources: BTreeSet::new(),
+            dir: None,
+            hold: limits::MIRROR_HOLD,
+            reserve: limits::MIRROR_RESERVE,
+        }
+    }
 }
 
 impl Default for PointsConfig {

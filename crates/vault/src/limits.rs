@@ -273,6 +273,17 @@ pub const MIRROR_UNFIT: Duration = Duration::from_secs(10 * 60);
 pub const MIRROR_SEAL_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Bytes of log after which one is sealed in any case: replay of more costs seconds.
 pub const MIRROR_SEAL_LOG: u64 = 64 << 20;
+/// How long a mirror waits before what destroys unless told otherwise: who wants the moment before it back
+/// is served in seconds.
+pub const MIRROR_HOLD: Duration = Duration::from_secs(10 * 60);
+/// Bytes of log behind what destroys after which a mirror goes on in any case: replay of more costs
+/// seconds to who wants the newest state.
+pub const MIRROR_HOLD_LOG: u64 = 64 << 20;
+/// Bytes that a mirror leaves free on its disk, where the spool may lie as well; with half of that left
+/// a mirror that follows is given up.
+pub const MIRROR_RESERVE: ByteCount = ByteCount(1 << 30);
+/// How often it is looked whether a mirror's disk has room.
+pub const MIRROR_ROOM_LOOK: Duration = Duration::from_secs(1);
 /// How long a recovery by the mirror may take before the slower way is gone.
 pub const MIRROR_PROMOTE: Duration = Duration::from_secs(120);
 /// Sockets of a forwarder's clients that are open at once.

@@ -74,7 +74,8 @@ struct Facts {
     sealed: u64,
     /// Restore points are read from the source until then.
     unfit_until: Option<Instant>,
-    may_pass: bool,
+    /// There is a point before what destroys here.
+    may_pass: Option<Lsn>,
     ask: Option<Ask>,
 }
 
@@ -85,8 +86,8 @@ pub(crate) struct Ready {
     pub(crate) replayed: Lsn,
     /// The newest checkpoint of the source that it has replayed.
     pub(crate) checkpoint: Option<Checkpointed>,
-    /// It has replayed everything before something that destroys, and waits.
-    pub(crate) is_at_brink: bool,
+    /// Before what it waits: it has replayed everything before something that destroys.
+    pub(crate) brink: Option<Lsn>,
 }
 
 impl Board {
@@ -111,16 +112,17 @@ impl Board {
             local,
             replayed: facts.replayed,
             checkpoint: facts.checkpoint,
-            is_at_brink: facts
+            brink: facts
                 .brink
-                .is_some_and(|brink| brink.behind <= facts.replayed),
+                .filter(|brink| brink.behind <= facts.replayed)
+                .map(|brink| brink.before),
         })
     }
 
-    /// Lets the mirror go on past what destroys: there is a point before it.
-    pub(crate) fn let_pass(&self) {
-        let mut facts = self.lock();
-        facts.may_pass = facts.brink.is_some();
+    /// Lets the mirror go on past what destroys at `brink` when its time has come: there is a point
+    /// before it.
+    pub(crate) fn let_pass(&self, brink: Option<Lsn>) {
+        self.lock().may_pass = brink;
     }
 
     /// Notes a restore point that was sealed.

@@ -37,6 +37,13 @@ struct Act {
     gone_after_s: Option<f64>,
     stopped_by: Option<String>,
     serving_again_after_s: Option<f64>,
+    recovery: Option<Recovery>,
+}
+
+#[derive(Deserialize)]
+struct Recovery {
+    by: String,
+    took_s: f64,
 }
 
 fn draw(replay: &Replay) -> Result<String> {
@@ -95,12 +102,19 @@ fn row(svg: &mut String, y: u32, act: &Act) -> Result<()> {
 
 /// Says what stopped it, or that it was not stopped and how that ended.
 fn stopped_by(act: &Act) -> String {
-    match &act.stopped_by {
-        Some(what) => what.clone(),
-        None if act.lost == 0 && act.gone_after_s.is_some() => {
+    match (&act.stopped_by, &act.recovery) {
+        (Some(what), _) => what.clone(),
+        (None, Some(recovery)) if act.lost == 0 => {
+            let way = match recovery.by.as_str() {
+                "mirror" => "its mirror",
+                _ => "a restore",
+            };
+            format!("nothing; {way} brought it back in {:.1} s", recovery.took_s)
+        }
+        (None, None) if act.lost == 0 && act.gone_after_s.is_some() => {
             "nothing; the vault brought it back".to_owned()
         }
-        None => "nothing".to_owned(),
+        (None, _) => "nothing".to_owned(),
     }
 }
 

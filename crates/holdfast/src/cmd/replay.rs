@@ -88,11 +88,14 @@ fn row(act: &Ended) -> Vec<String> {
 
 /// Says what stopped it, or that it was not stopped and how that ended.
 fn stopped_by(act: &Ended) -> String {
-    match &act.stopped_by {
-        Some(what) => what.clone(),
-        None if act.lost == 0 && act.gone_after_s.is_some() => {
-            "nothing; the vault brought it back".to_owned()
-        }
-        None => "nothing".to_owned(),
+    if let Some(what) = &act.stopped_by {
+        return what.clone();
     }
+    let Some(recovery) = act.recovery.as_ref().filter(|_| act.lost == 0) else {
+        return "nothing".to_owned();
+    };
+    let (way, took) = (recovery.way(), recovery.took_s);
+    let restore = recovery.restore_s;
+    let restore = restore.map_or(String::new(), |s| format!(" (a restore: {s:.1} s)"));
+    format!("nothing; {way} brought it back in {took:.1} s{restore}")
 }

@@ -43,6 +43,8 @@ pub struct VaultConfig {
     pub full_every_s: u64,
     /// The vault keeps a mirror of every PostgreSQL source: a server each, and a copy of its data.
     pub mirror: bool,
+    /// Seconds that a mirror waits before what destroys; meanwhile it takes over at the moment before.
+    pub mirror_hold_s: u64,
     /// How long everything is kept at least, such as `14d`; it can only grow.
     pub lock_for: Span,
     /// Files of the repository get the file system's immutable flag.
@@ -74,6 +76,7 @@ impl Default for VaultConfig {
             point_every_mib: 1024,
             full_every_s: 7 * 24 * 3600,
             mirror: false,
+            mirror_hold_s: limits::MIRROR_HOLD.as_secs(),
             lock_for: LOCK_FOR,
             immutable: false,
             heartbeat_s: limits::HEARTBEAT.as_secs(),

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::guards::Recovery;
+
 /// Which protections are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +92,9 @@ pub struct Ended {
     /// Seconds from the loss, or from the refused call, to the next acknowledged booking on pages that
     /// say they can write; none when that never came.
     pub serving_again_after_s: Option<f64>,
+    /// How the vault brought it back, if it had to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// How often the vault was killed and started again.
     #[serde(skip_serializing_if = "is_zero")]
     pub vault_kills: u32,
@@ -150,6 +155,7 @@ mod tests {
             stopped_after_s: None,
             stopped_by: None,
             serving_again_after_s: Some(0.1),
+            recovery: None,
             vault_kills: 0,
         }
     }

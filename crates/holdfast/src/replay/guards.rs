@@ -1,5 +1,7 @@
 //! The protections of an act, set up and called with our own binary, exactly as a user would.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,14 +11,14 @@ use serde_json::Value;
 
 use super::act::Act;
 use super::limits::{
-    A_PERSON_READS, COMMAND_ENDS, DESTRUCTION_SEEN, LOOK_FOR_HOLDS, PROGRAM_UP, PROVEN, RECOVERED,
-    STREAMS_AGAIN,
+    A_PERSON_READS, COMMAND_ENDS, LOOK_FOR_HOLDS, PROGRAM_UP, PROVEN, STREAMS_AGAIN,
 };
 use super::process::Process;
 use super::provider::{HOSTS, Provider};
-use super::stage::{Stage, number_at, text_at};
-use super::story::{Agent, RecoverTo};
+use super::stage::{Stage, text_at};
+use super::story::Agent;
 use super::trouble::Trouble;
+pub use recovery::Recovery;
 
 /// The name of the protected source.
 const SOURCE: &str = "prod";
@@ -86,6 +88,7 @@ impl Guards {
         guards.run(stage)?;
         if act.has_vault() {
             guards.wait_proven(stage)?;
+            guards.wait_mirror(stage)?;
         }
         Ok(guards)
     }
@@ -118,7 +121,7 @@ impl Guards {
             "--json",
         ];
         if self.act.has_vault() {
-            args.extend(["--vault-url", &reference, "--synchronous"]);
+            args.extend(["--vault-url", &reference, "--synchronous", "--mirror"]);
         }
         if self.act != Act::Vault {
             args.extend(["--guard-url", &reference]);
@@ -332,60 +335,6 @@ impl Guards {
     /// Returns when an action was first seen to wait for a human, if one was.
     pub fn held_at(&self) -> Option<Instant> {
         self.held.as_ref().map(|held| held.at)
-    }
-
-    /// Brings a writable server into service, and returns its port.
-    ///
-    /// # Errors
-    /// [`Trouble::Part`], with what the command said.
-    pub fn recover(&mut self, stage: &Stage, to: RecoverTo) -> Result<u16, Trouble> {
-        let at = match to {
-            RecoverTo::Latest => "latest".to_owned(),
-            RecoverTo::BeforeDestruction => self.destruction(stage)?,
-        };
-        stage.progress.wait("vault", &format!("recovers to {at}"));
-        let args = ["recover", SOURCE, "--at", &at, "--json"];
-        let found = stage.ask("holdfast-recover", self.command(stage, &args), RECOVERED)?;
-        let port = number_at(&found, "/server/port", "holdfast-recover")?;
-        let seconds = found.get("promoted_s").and_then(Value::as_f64);
-        let took = seconds.map_or(String::new(), |seconds| format!(" after {seconds:.1} s"));
-        let way = match found.get("way").and_then(Value::as_str) {
-            Some("mirror") => "its mirror",
-            _ => "a restore",
-        };
-        stage.progress.say(
-            "vault",
-            &format!("a server recovered to {at} by {way} takes writes on port {port}{took}"),
-        );
-        u16::try_from(port).map_err(|_| Trouble::part("holdfast-recover", "its port is none"))
-    }
-
-    /// Waits until the vault has seen the destruction in the log, and returns the target before it.
-    fn destruction(&mut self, stage: &Stage) -> Result<String, Trouble> {
-        stage
-            .progress
-            .wait("vault", "looks for the destruction in the log");
-        let args = [
-            "ledger",
-            "list",
-            "--half",
-            "vault",
-            "--kind",
-            "source.destruction_seen",
-            "--json",
-        ];
-        let found = stage.stop.poll(DESTRUCTION_SEEN, || {
-            let entries = self.ask(stage, "ledger-list", &args)?;
-            let first = entries.pointer("/0").cloned();
-            Ok(first.and_then(|entry| {
-                let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str);
-                text("/action")
-                    .or_else(|| text("/body/action"))
-                    .or_else(|| text("/body/before_lsn"))
-                    .map(|what| format!("before:{what}"))
-            }))
-        })?;
-        found.ok_or_else(|| self.late("it did not see the destruction in the log"))
     }
 
     /// Kills what holds the vault with SIGKILL and starts it again.

@@ -20,6 +20,9 @@ pub const COMMAND_ENDS: Duration = Duration::from_secs(60);
 /// The vault has a base backup, has restored it and vouches for it.
 pub const PROVEN: Duration = Duration::from_secs(240);
 
+/// A mirror is laid, started and has replayed what there is.
+pub const MIRROR_FOLLOWS: Duration = Duration::from_secs(120);
+
 /// A killed vault streams again.
 pub const STREAMS_AGAIN: Duration = Duration::from_secs(60);
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::act::{Act, Ended};
 use super::agent::{Agent, Work, refused_by};
-use super::guards::Guards;
+use super::guards::{Guards, Recovery};
 use super::limits::{EFFECT, KILL_WINDOW};
-use super::office::Office;
+use super::office::{Count, Office};
 use super::provider::Provider;
 use super::stage::Stage;
 use super::story::{RecoverTo, Story};
@@ -60,12 +60,15 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
             (Some(at), Some(by))
         }
     };
+    let mut recovery = None;
     let serving_again_after_s = match gone {
         None => Some(office.wait_serving(stage, &answered)?),
         Some(at) if act.has_vault() => {
             let to = story.destruction.recover;
             let (office, url) = (&mut office, &provider.database_url);
-            Some(bring_back(stage, (&mut guards, to), (office, url), at)?)
+            let (back, after) = bring_back(stage, (&mut guards, to), (office, url), at)?;
+            recovery = Some(back);
+            Some(after)
         }
         Some(_) => {
             stage.stop.pause(AFTERMATH)?;
@@ -73,8 +76,7 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
         }
     };
     tell_serving(stage, gone.is_some(), serving_again_after_s);
-    office.close()?;
-    let count = office.count(stage)?;
+    let count = close(stage, &mut office, (&guards, recovery.as_mut()))?;
     let ended = Ended {
         act,
         acknowledged: count.acknowledged,
@@ -86,6 +88,7 @@ pub fn play(stage: &Stage, story: &Story, act: Act, kills: u32) -> Result<(Ended
         stopped_after_s: stopped_at.map(since),
         stopped_by,
         serving_again_after_s,
+        recovery,
         vault_kills: guards.kills,
     };
     let stack = Stack {
@@ -149,18 +152,34 @@ fn refusal(
     Ok((held.min(work.answered), by))
 }
 
-/// Recovers, points the office at the new server, and returns the seconds from the loss to the next booking.
+/// Recovers, points the office at the new server, and returns also the seconds from the loss to the next
+/// booking.
 fn bring_back(
     stage: &Stage,
     (guards, to): (&mut Guards, RecoverTo),
     (office, lost_url): (&mut Office, &str),
     lost_at: Instant,
-) -> Result<f64, Trouble> {
-    let port = guards.recover(stage, to)?;
+) -> Result<(Recovery, f64), Trouble> {
+    let recovery = guards.recover(stage, to)?;
     let moved = office.mark();
     let before = lost_at.elapsed().as_secs_f64();
-    office.point_at(stage, &with_port(lost_url, port)?)?;
-    Ok(before + office.wait_serving(stage, &moved)?)
+    office.point_at(stage, &with_port(lost_url, recovery.port)?)?;
+    let after = before + office.wait_serving(stage, &moved)?;
+    Ok((recovery, after))
+}
+
+/// Ends the bookings and counts them; then nobody minds a restore to compare with.
+fn close(
+    stage: &Stage,
+    office: &mut Office,
+    (guards, recovery): (&Guards, Option<&mut Recovery>),
+) -> Result<Count, Trouble> {
+    office.close()?;
+    let count = office.count(stage)?;
+    if let Some(recovery) = recovery {
+        guards.compare(stage, recovery)?;
+    }
+    Ok(count)
 }
 
 fn tell_serving(stage: &Stage, was_gone: bool, serving: Option<f64>) {

@@ -124,6 +124,8 @@ pub fn vault_config(config: &Config) -> Result<VaultConfig, Failure> {
             mirrors: MirrorConfig {
                 sources: mirrored(config),
                 dir: None,
+                hold: Duration::from_secs(config.vault.mirror_hold_s),
+                reserve: holdfast_vault::limits::MIRROR_RESERVE,
             },
         },
         retention: RetentionConfig {

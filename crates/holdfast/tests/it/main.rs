@@ -21,6 +21,7 @@ mod desk;
 mod keys;
 mod ledger;
 mod product;
+mod recover;
 mod recovery;
 mod rehearsal;
 mod replay;

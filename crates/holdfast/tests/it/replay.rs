@@ -106,6 +106,10 @@ fn keeps_its_promise(name: &str) {
                     "{act}"
                 );
                 assert!(act["serving_again_after_s"].is_f64(), "{act}");
+                // Its mirror took over, and a restore of the same moment was made to compare.
+                assert_eq!(act["recovery"]["by"], "mirror", "{act}");
+                assert!(act["recovery"]["took_s"].is_f64(), "{act}");
+                assert!(act["recovery"]["restore_s"].is_f64(), "{act}");
             }
             _ => {
                 assert_eq!((present, number(act, "lost")), (acknowledged, 0), "{act}");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use holdfast_core::{Code, Coded, Lsn};
+use holdfast_core::{ByteCount, Code, Coded, Lsn};
 use holdfast_wire::pg::wal::WalError;
 
 use crate::repository::RepositoryError;
@@ -38,6 +38,19 @@ pub enum MirrorError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Its disk has too little room.
+    #[error("the disk of the mirror `{}` has {free} free, and {needed} are kept for capture", path.display())]
+    Full {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: ByteCount,
+        /// Bytes that must stay free.
+        needed: ByteCount,
+    },
+    /// Its data directory is not one.
+    #[error("the mirror's files are not whole")]
+    Half(#[source] RestoreError),
     /// The log cannot be read.
     #[error("the log at {at} cannot be read for the mirror")]
     Log {
@@ -88,6 +101,12 @@ pub enum MirrorError {
     /// The spool cannot be read.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// Another process has its folder.
+    #[error("another process has the folder `{}` of the mirror", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// We were told to stop.
     #[error("stopped")]
     Stopped,
@@ -104,10 +123,33 @@ impl MirrorError {
     pub(super) fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::Diverged { .. } | Self::Promote { .. } | Self::Tablespace { .. }
+            Self::Diverged { .. }
+                | Self::Full { .. }
+                | Self::Half(_)
+                | Self::Promote { .. }
+                | Self::Tablespace { .. }
         )
     }
+
+    /// Tells whether the system or the server said that a disk is full.
+    pub(super) fn is_of_full_disk(&self) -> bool {
+        if let Self::Replay { why, .. } | Self::Server { why, .. } = self {
+            return why.contains(NO_SPACE);
+        }
+        let mut next: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = next {
+            let system = error.downcast_ref::<std::io::Error>();
+            if system.is_some_and(|one| one.kind() == std::io::ErrorKind::StorageFull) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
 }
+
+/// SOURCE: errno(3), `ENOSPC`, as every program prints it.
+const NO_SPACE: &str = "No space left on device";
 
 impl Coded for MirrorError {
     fn code(&self) -> Code {
@@ -115,6 +157,9 @@ impl Coded for MirrorError {
             Self::Ask(_) | Self::Server { .. } | Self::Stopped => Code::ZS380,
             Self::Diverged { .. } | Self::Tablespace { .. } => Code::ZI381,
             Self::Folder { .. } => Code::ZS381,
+            Self::Full { .. } => Code::ZS490,
+            Self::Half(_) => Code::ZI490,
+            Self::Taken { .. } => Code::ZS491,
             Self::Log { .. } | Self::Replay { .. } => Code::ZI380,
             Self::None { .. } | Self::Passed | Self::Promote { .. } => Code::ZS382,
             Self::Repository(error) => error.code(),
@@ -133,6 +178,17 @@ impl Coded for MirrorError {
             }
             Self::Folder { .. } => {
                 "free space, or look at who owns it; capture and restore points go on".to_owned()
+            }
+            Self::Full { .. } => {
+                "capture goes on; free space: a new mirror is made by itself when there is room"
+                    .to_owned()
+            }
+            Self::Half(_) => {
+                "nothing is lost; a new mirror is made from the newest restore point".to_owned()
+            }
+            Self::Taken { .. } => {
+                "the other one's mirror was not touched; stop one vault, or give each a `state_dir` of its own"
+                    .to_owned()
             }
             Self::Log { .. } => {
                 "capture goes on; run `holdfast drill run` now, and take a new base if it fails too"
@@ -162,5 +218,28 @@ impl Coded for MirrorError {
             Self::Restore(error) => return error.hint(),
             Self::Spool(error) => return error.hint(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_log_that_does_not_replay() {
+        let replay = |why: &str| MirrorError::Replay {
+            why: why.to_owned(),
+            said: String::new(),
+        };
+        let full = "could not write to file \"pg_wal/xlogtemp.7\": No space left on device";
+        assert!(replay(full).is_of_full_disk());
+        assert!(!replay("WAL contains references to invalid pages").is_of_full_disk());
+        let folder = |kind| MirrorError::Folder {
+            step: "write to",
+            path: PathBuf::from("x"),
+            source: std::io::Error::from(kind),
+        };
+        assert!(folder(std::io::ErrorKind::StorageFull).is_of_full_disk());
+        assert!(!folder(std::io::ErrorKind::PermissionDenied).is_of_full_disk());
     }
 }

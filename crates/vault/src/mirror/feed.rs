@@ -42,6 +42,10 @@ pub(super) struct Feeder {
     /// What was read ahead and not fed yet, from `fed` on.
     pending: Vec<u8>,
     newest_commit: Option<Timestamp>,
+    /// The end of the last record that was given before the look ahead began.
+    given: Lsn,
+    /// No commit that lies before what was read is newer than this.
+    before_that: Timestamp,
     /// Where the log is cut off, once it was asked to take over.
     cut: Option<CutAt>,
     /// What could be read of the log ended in the middle.
@@ -56,7 +60,7 @@ impl Feeder {
         log: KeptLog,
         standby: Standby,
         (timeline, from): (u32, Lsn),
-        minimum: Lsn,
+        (minimum, before_that): (Lsn, Timestamp),
     ) -> Self {
         let begins = log.cluster.segment_bytes.floor(from);
         let ahead = LookAhead::careful(shape(&log), minimum);
@@ -69,6 +73,8 @@ impl Feeder {
             ahead,
             pending: Vec::new(),
             newest_commit: None,
+            before_that,
+            given: Lsn::ZERO,
             cut: None,
             is_torn: false,
         }
@@ -80,10 +86,10 @@ impl Feeder {
 
     /// Returns the end of the last record that the mirror may replay now.
     pub(super) fn behind(&self) -> Lsn {
-        self.ahead.behind()
+        self.given.max(self.ahead.behind())
     }
 
-    /// Returns the newest commit that was read.
+    /// Returns the newest commit that the mirror was given.
     pub(super) fn newest_commit(&self) -> Option<Timestamp> {
         self.newest_commit.max(self.ahead.newest_commit())
     }
@@ -102,14 +108,14 @@ impl Feeder {
     pub(super) fn aim(&mut self, cut: CutAt) -> bool {
         let is_past = match cut {
             CutAt::After(lsn) | CutAt::Before(lsn) => lsn < self.fed,
-            // What was read ahead and is held back counts as fed: the slower way is right then.
-            CutAt::Time(time) => self.newest_commit() > Some(time),
+            CutAt::Time(time) => time < self.before_that || self.newest_commit() > Some(time),
             CutAt::Never => false,
         };
         if is_past {
             return false;
         }
         self.newest_commit = self.newest_commit();
+        self.given = self.behind();
         self.cut = Some(cut);
         self.begins = self.log.cluster.segment_bytes.floor(self.fed);
         self.ahead = LookAhead::until(shape(&self.log), self.fed, cut);
@@ -236,6 +242,7 @@ impl Feeder {
             self.standby.put_history(*timeline, text)?;
         }
         self.newest_commit = self.newest_commit();
+        self.given = self.behind();
         self.timeline = left.next;
         self.fed = self.log.cluster.segment_bytes.floor(left.at);
         self.begins = self.fed;

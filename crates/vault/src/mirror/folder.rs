@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use holdfast_core::{Lsn, SourceName};
+use holdfast_core::{ByteCount, Lsn, SourceName};
 use serde::{Deserialize, Serialize};
 
 use super::{MirrorError, server};
@@ -57,12 +57,9 @@ impl Folder {
             .write(true)
             .open(path.join(OWNER))
             .map_err(failed("open"))?;
-        owner.try_lock().map_err(|error| {
-            let error = match error {
-                fs::TryLockError::WouldBlock => io::Error::other("another process has it"),
-                fs::TryLockError::Error(error) => error,
-            };
-            failed("lock")(error)
+        owner.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => MirrorError::Taken { path: path.clone() },
+            fs::TryLockError::Error(error) => failed("lock")(error),
         })?;
         Ok(Self {
             path,
@@ -137,6 +134,28 @@ impl Folder {
         self.forget(BEGUN)
     }
 
+    /// Refuses when its disk has less than `needed` bytes free, as far as that can be known.
+    pub(super) fn has_room(&self, needed: ByteCount) -> Result<(), MirrorError> {
+        match self.free().is_some_and(|free| free < needed) {
+            true => Err(self.full(needed)),
+            false => Ok(()),
+        }
+    }
+
+    /// Says that its disk is full, of which `needed` are to stay free.
+    pub(super) fn full(&self, needed: ByteCount) -> MirrorError {
+        MirrorError::Full {
+            path: self.path.clone(),
+            free: self.free().unwrap_or_default(),
+            needed,
+        }
+    }
+
+    fn free(&self) -> Option<ByteCount> {
+        let disk = rustix::fs::statvfs(&self.path).ok()?;
+        Some(ByteCount(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
     fn forget(&self, name: &str) -> Result<(), MirrorError> {
         match fs::remove_file(self.path.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -158,7 +177,7 @@ const BEGUN: &str = "begun";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::{ByteCount, PointId, Timestamp};
+    use holdfast_core::{PointId, Timestamp};
 
     fn base() -> BaseSummary {
         BaseSummary {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_core::ledger::Draft;
-use holdfast_core::{Coded, ErrorChain, Lsn, Principal};
+use holdfast_core::{ByteCount, Coded, ErrorChain, Lsn, Principal};
 use holdfast_store::ledger::Ledger;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use crate::restore::{Place, Standby, lay};
 use crate::spool::{Cluster, Spool};
 use crate::standing::Standing;
 use crate::status::MirrorState;
+use crate::watch::Brink;
 
 /// Everything that the mirror of one source needs.
 pub(crate) struct Mirror {
@@ -34,6 +35,19 @@ pub(crate) struct Mirror {
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
+    /// How long it waits before what destroys, so that it can take over there.
+    pub(crate) hold: Duration,
+    /// What its disk keeps free for capture.
+    pub(crate) reserve: ByteCount,
+}
+
+/// What earlier lives have learnt about where the next one may begin.
+#[derive(Clone, Copy, Default)]
+struct Learnt {
+    /// Only a restore point that begins here or later can be laid.
+    not_before: Lsn,
+    /// The log cannot be read here: files from before are of no use once there is a point behind it.
+    broken: Lsn,
 }
 
 /// How a life of the mirror ended without an error.
@@ -55,6 +69,10 @@ struct Life<'a> {
     moved: Instant,
     /// When log last came.
     came: Instant,
+    /// Before what it waits, and since when.
+    holding: Option<(Lsn, Instant)>,
+    /// When it was last looked whether the disk has room.
+    measured: Instant,
 }
 
 impl Mirror {
@@ -62,7 +80,7 @@ impl Mirror {
     pub(crate) fn run(self) {
         self.standing.mirror.want();
         let (mut wait, mut failures) = (limits::MIRROR_AGAIN, 0_u32);
-        let mut not_before = Lsn::ZERO;
+        let mut learnt = Learnt::default();
         let folder = loop {
             if self.stop.is_cancelled() {
                 return;
@@ -71,13 +89,15 @@ impl Mirror {
                 Ok(folder) => break folder,
                 Err(error) => {
                     self.failed(&error);
-                    self.rest(limits::MIRROR_AGAIN_MAX);
+                    self.rest(wait);
+                    wait = wait.saturating_mul(2).min(limits::MIRROR_AGAIN_MAX);
                 }
             }
         };
+        wait = limits::MIRROR_AGAIN;
         while !self.stop.is_cancelled() {
             let began = Instant::now();
-            let error = match self.live(&folder, not_before) {
+            let error = match self.live(&folder, learnt) {
                 Ok(Ended::Again | Ended::Handed) => {
                     self.at_rest(MirrorState::Starting);
                     continue;
@@ -89,12 +109,22 @@ impl Mirror {
                 (wait, failures) = (limits::MIRROR_AGAIN, 0);
             }
             failures = failures.saturating_add(1);
-            if let MirrorError::Tablespace { at } = &error {
-                not_before = *at;
-                self.standing.facts().point_wanted = true;
+            let error = match error.is_of_full_disk() {
+                true => folder.full(self.reserve),
+                false => error,
+            };
+            match &error {
+                MirrorError::Tablespace { at } => {
+                    learnt.not_before = *at;
+                    self.standing.facts().point_wanted = true;
+                }
+                MirrorError::Log { at, .. } => learnt.broken = *at,
+                _ => {}
             }
             self.failed(&error);
-            let is_hopeless = failures.is_multiple_of(limits::MIRROR_FAILURES);
+            // Other files do not make the log whole; what there is can take over at its end.
+            let is_of_log = matches!(error, MirrorError::Log { .. });
+            let is_hopeless = !is_of_log && failures.is_multiple_of(limits::MIRROR_FAILURES);
             if (error.is_final() || is_hopeless)
                 && let Err(error) = folder.discard()
             {
@@ -166,7 +196,7 @@ impl Mirror {
     }
 
     /// Waits until there is something to lay it from.
-    fn await_point(&self, not_before: Lsn) -> Result<Cluster, MirrorError> {
+    fn await_point(&self, not_before: Lsn) -> Result<(Cluster, Lsn), MirrorError> {
         loop {
             if self.stop.is_cancelled() {
                 return Err(MirrorError::Stopped);
@@ -175,22 +205,29 @@ impl Mirror {
                 let facts = self.standing.facts();
                 (facts.base.clone(), facts.log_from)
             };
-            let is_continued = point.is_some_and(|(_, start)| start >= log_from.max(not_before));
-            if let Some(cluster) = self.spool.cluster()?.filter(|_| is_continued) {
-                return Ok(cluster);
+            let start = point.map(|(_, start)| start);
+            let start = start.filter(|start| *start >= log_from.max(not_before));
+            if let (Some(start), Some(cluster)) = (start, self.spool.cluster()?) {
+                return Ok((cluster, start));
             }
             std::thread::sleep(limits::POLL);
         }
     }
 
     /// One life: from laying or taking up the files to an error or the end.
-    fn live(&self, folder: &Folder, not_before: Lsn) -> Result<Ended, MirrorError> {
-        let cluster = self.await_point(not_before)?;
+    fn live(&self, folder: &Folder, learnt: Learnt) -> Result<Ended, MirrorError> {
+        let (cluster, point) = self.await_point(learnt.not_before)?;
         let known = folder.current(cluster.system_identifier);
+        let known = known.filter(|(note, _)| {
+            note.start >= learnt.not_before
+                && (note.start >= learnt.broken || point < learnt.broken)
+        });
         let (note, data) = match known {
             Some(known) => known,
             None => self.lay(folder)?,
         };
+        // A reserve that is not there for long would throw away and lay again and again.
+        folder.has_room(ByteCount(self.reserve.0 / 2))?;
         let standby = Standby::find(&self.place, &data, note.major)?;
         let log = KeptLog::new(
             self.standing.config.name.clone(),
@@ -215,6 +252,8 @@ impl Mirror {
             asked: None,
             moved: Instant::now(),
             came: Instant::now(),
+            holding: None,
+            measured: Instant::now(),
         };
         let source = self.standing.config.name.as_str();
         tracing::info!(source, port = life.server.local.port, "the mirror follows");
@@ -232,10 +271,11 @@ impl Mirror {
         let done = std::sync::atomic::AtomicU64::new(0);
         let each = |bytes: u64| {
             let done = done.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-            let done = holdfast_core::ByteCount(done.saturating_add(bytes));
+            let done = ByteCount(done.saturating_add(bytes));
             busy.says(format!("laying the mirror: {done}"));
         };
-        let base = lay(&self.place, &self.standing.config.name, &data, &each)?;
+        let name = &self.standing.config.name;
+        let base = lay(&self.place, (name, self.reserve), &data, &each)?;
         let note = folder.keep(&data, &base)?;
         self.note("mirror.laid", |draft| {
             draft
@@ -249,7 +289,7 @@ impl Mirror {
 /// Finds from where on a mirror needs the log.
 pub(super) fn begin(standby: &Standby, note: &Note, log: KeptLog) -> Result<Feeder, MirrorError> {
     let is_fresh = standby.data.join("backup_label").exists();
-    let control = standby.control()?;
+    let control = standby.control().map_err(MirrorError::Half)?;
     let (timeline, redo) = match is_fresh {
         true => (note.timeline, note.start),
         false => (control.timeline, control.redo),
@@ -264,7 +304,7 @@ pub(super) fn begin(standby: &Standby, note: &Note, log: KeptLog) -> Result<Feed
         log,
         standby.clone(),
         (timeline, redo),
-        redo.max(minimum),
+        (redo.max(minimum), control.checkpoint.plus(ITS_SECOND)),
     ))
 }
 
@@ -290,6 +330,10 @@ impl Life<'_> {
                 .is_none_or(|asked| asked.elapsed() >= limits::MIRROR_ASK);
             if is_due && let Some(ended) = self.look(step)? {
                 return Ok(ended);
+            }
+            if self.measured.elapsed() >= limits::MIRROR_ROOM_LOOK {
+                self.measured = Instant::now();
+                folder.has_room(ByteCount(self.mirror.reserve.0 / 2))?;
             }
             match step {
                 Step::Fed => {}
@@ -336,12 +380,16 @@ impl Life<'_> {
     fn tell(&mut self, step: Step) {
         let standing = &self.mirror.standing;
         let flushed = standing.facts().flushed;
-        let mut facts = standing.mirror.lock();
-        facts.brink = match step {
+        let brink = match step {
             Step::Brink(brink) => Some(brink),
             Step::Cut | Step::Fed | Step::Idle => None,
         };
-        if std::mem::take(&mut facts.may_pass) && facts.brink.is_some() {
+        let is_over = brink.is_some_and(|brink| self.has_held(&brink, flushed));
+        let mut facts = standing.mirror.lock();
+        facts.brink = brink;
+        // A permission is for one position: the next one needs a point of its own.
+        if is_over && facts.may_pass == brink.map(|brink| brink.before) {
+            facts.may_pass = None;
             self.feeder.release();
             facts.brink = None;
         }
@@ -361,6 +409,27 @@ impl Life<'_> {
         facts.newest_commit = self.feeder.newest_commit();
         facts.checkpoint = self.feeder.checkpoint(self.replayed);
         facts.local = Some(self.server.local.clone());
+    }
+
+    /// Tells whether it has waited long enough before what destroys. Who wants the moment before it back
+    /// is served in seconds meanwhile; what comes behind it is replayed later, so that there is a limit.
+    fn has_held(&mut self, brink: &Brink, flushed: Lsn) -> bool {
+        let began = match self.holding {
+            Some((before, began)) if before == brink.before => began,
+            _ => {
+                let began = Instant::now();
+                self.holding = Some((brink.before, began));
+                began
+            }
+        };
+        let (hold, now) = (self.mirror.hold, (self.mirror.clock)());
+        // By its own time, so that many in a row do not add up.
+        let is_old = brink
+            .at
+            .is_some_and(|at| at <= now && now.since(at) >= hold);
+        is_old
+            || began.elapsed() >= hold
+            || flushed.since(brink.before).0 >= limits::MIRROR_HOLD_LOG
     }
 
     /// Replays what was asked for and promotes; `None` when that cannot be and nothing has changed.
@@ -403,6 +472,9 @@ impl Life<'_> {
         )
     }
 }
+
+/// The control file has the time of a checkpoint in whole seconds.
+const ITS_SECOND: Duration = Duration::from_secs(1);
 
 /// Returns the folder of all mirrors.
 pub(crate) fn root(state: &Path, wished: Option<&Path>) -> PathBuf {

@@ -39,14 +39,18 @@ pub(super) fn take_over(
         }
     }
     let wanted = feeder.behind();
-    while server.replayed()? < wanted {
+    let reached = loop {
+        let replayed = server.replayed()?;
+        if replayed >= wanted {
+            break replayed;
+        }
         if Instant::now() >= deadline {
             return Err(MirrorError::None {
                 why: "it does not replay what it was given".to_owned(),
             });
         }
         std::thread::sleep(limits::PROMOTION_POLL);
-    }
+    };
     // From here on the directory is not ours any more, whatever happens.
     handed()?;
     server.promote(slot)?;
@@ -54,7 +58,7 @@ pub(super) fn take_over(
         directory: server.standby.data.clone(),
         timeline: server.timeline()?,
         local: server.local.clone(),
-        reached: wanted,
+        reached,
         newest_commit: feeder.newest_commit(),
     })
 }

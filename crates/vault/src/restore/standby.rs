@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use holdfast_core::SourceName;
+use holdfast_core::{ByteCount, SourceName};
 use holdfast_wire::pg::control::ControlFile;
 use holdfast_wire::pg::replication::quote_literal;
 
@@ -42,13 +42,14 @@ pub(crate) struct Standby {
     programs: Programs,
 }
 
-/// Writes the files of the newest restore point that the log continues, without any log.
+/// Writes the files of the newest restore point that the log continues, without any log; `reserve` stays
+/// free on the disk.
 ///
 /// # Errors
 /// As a restore. What was written stays.
 pub(crate) fn lay(
     place: &Place,
-    source: &SourceName,
+    (source, reserve): (&SourceName, ByteCount),
     into: &Path,
     each: &(dyn Fn(u64) + Sync),
 ) -> Result<BaseSummary, RestoreError> {
@@ -61,7 +62,8 @@ pub(crate) fn lay(
         start,
     );
     let plan = Plan::make(place, &request, system_clock()(), None)?;
-    room::check(into, plan.base.bytes.0.saturating_add(plan.log_bytes()))?;
+    let needed = plan.base.bytes.0.saturating_add(plan.log_bytes());
+    room::check(into, needed.saturating_add(reserve.0))?;
     let standby = Standby::find(place, into, plan.base.major)?;
     let ways = Ways::default();
     let ground = Ground::new(into, standby.owner(), &ways);

@@ -36,6 +36,8 @@ impl Vault {
                     ledger: shared.ledger.clone(),
                     clock: shared.clock.clone(),
                     stop: stop.clone(),
+                    hold: config.hold,
+                    reserve: config.reserve,
                 })
             })
             .collect()

@@ -29,6 +29,10 @@ pub(crate) struct Brink {
     pub(crate) before: Lsn,
     /// Where the record before it ends: what has replayed up to here has replayed all.
     pub(crate) behind: Lsn,
+    /// When it was committed, where the record says so.
+    pub(crate) at: Option<Timestamp>,
+    /// The newest commit before it.
+    pub(crate) newest_commit: Option<Timestamp>,
 }
 
 /// A checkpoint of the source.
@@ -158,9 +162,10 @@ impl LookAhead {
             .copied()
     }
 
-    /// Returns the time of the newest commit that was read.
+    /// Returns the time of the newest commit that lies before the limit.
     pub(crate) fn newest_commit(&self) -> Option<Timestamp> {
-        self.notes.newest_commit
+        let brink = self.notes.brinks.front();
+        brink.map_or(self.notes.newest_commit, |brink| brink.newest_commit)
     }
 }
 
@@ -178,13 +183,14 @@ impl Notes {
         if self.cut.is_some() {
             return Ok(());
         }
-        match event {
+        let newest_commit = self.newest_commit;
+        match &event {
             Some(Event::Commit(commit)) => {
                 self.newest_commit = self.newest_commit.max(Some(commit.time));
             }
             Some(Event::Checkpoint { redo, .. }) => self.checkpointed(Checkpointed {
                 end: record.end,
-                redo,
+                redo: *redo,
             }),
             _ => {}
         }
@@ -192,13 +198,25 @@ impl Notes {
             self.tablespace.get_or_insert(record.start);
         }
         if self.is_careful {
-            self.beware(record, behind)?;
+            let at = match &event {
+                Some(Event::Commit(commit)) => Some(commit.time),
+                _ => None,
+            };
+            let brink = Brink {
+                before: record.start,
+                behind,
+                at,
+                newest_commit,
+            };
+            self.beware(record, brink)?;
         }
         self.last_end = record.end;
         if matches!(self.cut_at, CutAt::After(lsn) if record.start >= lsn) {
             self.cut = Some(Brink {
                 before: record.end,
                 behind: record.end,
+                at: None,
+                newest_commit: self.newest_commit,
             });
         }
         Ok(())
@@ -219,6 +237,8 @@ impl Notes {
             self.cut = Some(Brink {
                 before: record.start,
                 behind,
+                at: ended,
+                newest_commit: self.newest_commit,
             });
         }
     }
@@ -231,16 +251,13 @@ impl Notes {
     }
 
     /// Stops before a commit that destroys, and before the mark of a database that will go.
-    fn beware(&mut self, record: &Record<'_>, behind: Lsn) -> Result<(), WalError> {
+    fn beware(&mut self, record: &Record<'_>, brink: Brink) -> Result<(), WalError> {
         let destroys = self.transactions.follow(record)?.is_some();
         let marked = self.transactions.newest_mark();
         let is_marked = marked > self.marked;
         self.marked = marked;
         if (destroys || is_marked) && record.start >= self.from {
-            self.brinks.push_back(Brink {
-                before: record.start,
-                behind,
-            });
+            self.brinks.push_back(brink);
         }
         Ok(())
     }

@@ -1,16 +1,18 @@
 //! The mirror: a server that follows, seals restore points, and takes over.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use holdfast_core::{ActionId, Check, CheckOutcome, Lsn};
+use holdfast_core::{ActionId, ByteCount, Check, CheckOutcome, Coded, Lsn, Timestamp};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::postgres::{self, Installation, Server, ServerUser};
 use holdfast_testing::signals::{self, Signal};
 use holdfast_vault::{
-    MirrorConfig, MirrorState, MirrorStatus, PointsConfig, ReadingWay, RecoverRequest, Recovered,
-    RestoreTarget, SourceStatus, Way,
+    MirrorConfig, MirrorState, MirrorStatus, PointsConfig, ReadingWay, RecoverError,
+    RecoverRequest, Recovered, RestoreTarget, SourceStatus, Way,
 };
 
 use crate::capture::churn::{Churn, Load, contents};
@@ -41,6 +43,8 @@ fn mirrored(mirrors: &TestDir) -> Scene {
         mirrors: MirrorConfig {
             sources: ["prod".parse().unwrap()].into(),
             dir: Some(mirrors.path().to_owned()),
+            hold: Duration::ZERO,
+            reserve: ByteCount(0),
         },
         ..PointsConfig::default()
     };
@@ -87,15 +91,24 @@ impl Stage {
     }
 
     async fn recover(&self, at: RestoreTarget) -> Recovered {
-        let vault = self.running.vault.clone();
-        let request = RecoverRequest {
-            source: "prod".parse().unwrap(),
-            at,
-            timeline: None,
-        };
-        let work = move || vault.recover(&request);
-        tokio::task::spawn_blocking(work).await.unwrap().unwrap()
+        recover(&self.running, at).await.unwrap()
     }
+}
+
+async fn recover(running: &Running, at: RestoreTarget) -> Result<Recovered, RecoverError> {
+    let vault = running.vault.clone();
+    let request = RecoverRequest {
+        source: "prod".parse().unwrap(),
+        at,
+        timeline: None,
+    };
+    let work = move || vault.recover(&request);
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+/// The clock of this machine, a moment after everything that was done until now.
+fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
 }
 
 fn mirror(status: &SourceStatus) -> Option<&MirrorStatus> {
@@ -367,12 +380,22 @@ async fn a_mirror_that_is_killed_follows_again_and_the_vault_takes_up_one_that_w
     stage.mirrored(&stage.server).await;
     assert_ne!(pid(), first);
     let second = pid();
+    let between = now();
+    client
+        .batch_execute("INSERT INTO t VALUES (2); CHECKPOINT")
+        .await
+        .unwrap();
+    stage.mirrored(&stage.server).await;
     // An orderly stop takes the mirror along, and a new vault starts it where it was.
     stage.running.stop().await;
     assert!(!signals::is_running(second));
     let again = stage.scene.run(&stage.server.url());
+    again.wait("mirror that follows", follows).await;
+    // What it has replayed is older than what it reads of the log now.
+    let error = recover(&again, RestoreTarget::Time(between)).await;
+    assert_eq!(error.unwrap_err().code().as_str(), "ZS382");
     client
-        .batch_execute("INSERT INTO t VALUES (2)")
+        .batch_execute("INSERT INTO t VALUES (3)")
         .await
         .unwrap();
     let end = flushed(&client).await;

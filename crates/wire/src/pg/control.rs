@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use holdfast_core::Lsn;
+use holdfast_core::{Lsn, Timestamp};
 
 /// Bytes of the file that are looked at; the rest of its 8 KiB is zeros.
 pub const CONTROL_BYTES: usize = 512;
@@ -21,6 +21,8 @@ pub struct ControlFile {
     pub redo: Lsn,
     /// The timeline of that checkpoint.
     pub timeline: u32,
+    /// When that checkpoint began, in whole seconds.
+    pub checkpoint: Timestamp,
     /// A standby's files are not consistent before this position; zero otherwise.
     pub minimum: Lsn,
     /// Settings that a standby's must not be smaller than.
@@ -93,6 +95,7 @@ impl ControlFile {
     /// | 8 | 4 | version of the file: 1300, 1700 or 1800 |
     /// | 40 | 8 | where recovery from the newest checkpoint begins |
     /// | 48 | 4 | its timeline |
+    /// | 104 | 8 | seconds from 1970 to its beginning |
     /// | 136 | 8 | position before which the files are not consistent |
     /// | 180 | 5 times 4 | settings that a standby needs |
     /// | 252 | 4 | version of the data checksums, 0 for none |
@@ -127,6 +130,7 @@ impl ControlFile {
             checksums: word(CHECKSUMS_AT)? != 0,
             redo: Lsn(long(40)?),
             timeline: word(48)?,
+            checkpoint: Timestamp(long(104)?.cast_signed().saturating_mul(1_000_000)),
             minimum: Lsn(long(136)?),
             needs: Needs {
                 connections: word(180)?,
@@ -165,6 +169,7 @@ mod tests {
                     checksums: checksums == 1,
                     redo: Lsn(0x0707_0707_0707_0707),
                     timeline: 0x0707_0707,
+                    checkpoint: Timestamp(0x0707_0707_0707_0707_i64.saturating_mul(1_000_000)),
                     minimum: Lsn(0x0707_0707_0707_0707),
                     needs: Needs {
                         connections: 0x0707_0707,

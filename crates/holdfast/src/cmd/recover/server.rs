@@ -153,6 +153,9 @@ fn is_of_mirror(code: Code) -> bool {
         Code::ZS381,
         Code::ZI380,
         Code::ZI381,
+        Code::ZI490,
+        Code::ZS490,
+        Code::ZS491,
         Code::ZU605,
     ]
     .contains(&code)

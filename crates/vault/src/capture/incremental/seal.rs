@@ -37,10 +37,8 @@ impl Capture {
         let is_wanted = self.standing.facts().point_wanted;
         // Points may not go back behind one that was read from the source meanwhile.
         if !is_newer || ready.replayed < newest.stop_lsn {
-            if ready.is_at_brink {
-                // The newest point leads there through the same log: there would be nothing to gain.
-                board.let_pass();
-            }
+            // The newest point leads there through the same log: there would be nothing to gain.
+            board.let_pass(ready.brink);
             return Ok((!is_wanted).then(|| point.clone()));
         }
         let now = self.now();
@@ -50,7 +48,7 @@ impl Capture {
             Duration::ZERO
         };
         let log = redo.unwrap_or_default().since(newest.start_lsn).0;
-        let is_due = ready.is_at_brink
+        let is_due = ready.brink.is_some()
             || is_wanted
             || age >= self.points.every.min(limits::MIRROR_SEAL_EVERY)
             || log >= self.points.log_bytes.min(limits::MIRROR_SEAL_LOG);
@@ -60,9 +58,7 @@ impl Capture {
         match self.seal(&ready, point) {
             Ok(sealed) => {
                 board.sealed();
-                if ready.is_at_brink {
-                    board.let_pass();
-                }
+                board.let_pass(ready.brink);
                 Ok(Some(sealed))
             }
             Err(error) if self.stop.is_cancelled() => Err(error),

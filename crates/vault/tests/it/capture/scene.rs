@@ -39,6 +39,8 @@ pub struct Scene {
     pub clock: Clock,
     /// When restore points are taken, and by which mirrors.
     pub points: PointsConfig,
+    /// Where PostgreSQL's programs are, if not where every test finds them.
+    pub programs: Option<PostgresConfig>,
 }
 
 /// A vault that runs inside the test.
@@ -67,6 +69,7 @@ impl Scene {
             more: Vec::new(),
             clock: system_clock(),
             points: PointsConfig::default(),
+            programs: None,
         }
     }
 
@@ -120,7 +123,7 @@ impl Scene {
                 .collect(),
             directories: Vec::new(),
             keys: crate::keys::keys(),
-            postgres: programs(),
+            postgres: self.programs.clone().unwrap_or_else(programs),
             drill: DrillConfig {
                 every: Duration::from_secs(24 * 3600),
                 ..DrillConfig::default()
