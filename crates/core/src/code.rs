@@ -230,6 +230,7 @@ codes! {
     ZU402 "the hold cannot be decided",
     ZU403 "the PostgreSQL door does not pass this",
     ZU404 "the PostgreSQL message cannot be understood",
+    ZU520 "a clone cannot have a door",
 
     // guard: the HTTP door, custody, packs, scan
     ZL501 "the HTTP door asks for a lease",

@@ -163,6 +163,29 @@ impl Effects {
         }
     }
 
+    /// Returns what they are where a copy alone is touched, which cannot be left.
+    ///
+    /// What would be gone, held up, given away or taken off its guard there is still whole in the
+    /// original, so it is a `write`. Leaving the copy, and what cannot be told, stay what they are.
+    #[must_use]
+    pub fn on_a_copy(self) -> Self {
+        let impacts = self.0.into_iter().map(|mut impact| {
+            impact.effect = match impact.effect {
+                Effect::Read => Effect::Read,
+                Effect::Write
+                | Effect::Interrupt
+                | Effect::Redirect
+                | Effect::Escalate
+                | Effect::Destroy
+                | Effect::Disarm => Effect::Write,
+                Effect::Escape => Effect::Escape,
+                Effect::Unknown => Effect::Unknown,
+            };
+            impact
+        });
+        impacts.collect()
+    }
+
     /// Returns the impacts, in the order they were found.
     pub fn impacts(&self) -> &[Impact] {
         &self.0
@@ -231,6 +254,18 @@ mod tests {
             assert_eq!(effect.word().parse::<Effect>(), Ok(effect));
         }
         assert!("delete".parse::<Effect>().unwrap_err().contains("destroy"));
+    }
+
+    #[test]
+    fn on_a_copy_nothing_is_gone_and_leaving_it_stays_what_it_is() {
+        for effect in Effect::ALL {
+            let on_a_copy = Effects::one(Impact::new(effect, "e")).on_a_copy();
+            let wanted = match effect {
+                Effect::Read | Effect::Escape | Effect::Unknown => effect,
+                _ => Effect::Write,
+            };
+            assert_eq!(on_a_copy.worst(), Some(wanted), "{effect}");
+        }
     }
 
     #[test]

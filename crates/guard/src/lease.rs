@@ -57,6 +57,9 @@ pub struct PgLease {
     pub database: String,
     /// Verifier of the token in PostgreSQL's own form, `SCRAM-SHA-256$…`.
     pub scram: String,
+    /// Of which source that is a copy; then nothing but the copy is touched under this lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<SourceName>,
 }
 
 /// What is asked for when a lease is issued.

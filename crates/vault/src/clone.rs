@@ -12,7 +12,8 @@
 //! - **I8 never in place.** A clone has a new folder of its own, and writes nowhere else.
 //! - **I9 no pretence.** `enforced` is said only when the system itself keeps the server in; what was
 //!   disabled is listed, and what could not be is listed too.
-//! - No role of the source opens a clone: two roles are made, and nobody else is admitted.
+//! - No role of the source opens a clone: two roles are made, and nobody else is admitted but whom the
+//!   clone's own role lets in.
 
 mod admit;
 mod confine;
@@ -30,6 +31,7 @@ mod registry;
 mod server;
 mod settings;
 mod standing;
+mod way_in;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub use open::{ThinClone, open};
 pub use record::{CloneRecord, CloneShown, CloneState, Took};
 pub use registry::{Listed, clones, find, remove, reopen};
 pub use standing::{Standing, prepare};
+pub use way_in::{WayIn, way_in};
 
 /// Where clones live and what they may take.
 #[derive(Clone, Debug, PartialEq, Eq)]

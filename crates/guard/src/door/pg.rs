@@ -6,6 +6,7 @@
 //! transaction, what was changed; the answer is judged, and what is not permitted is rolled back.
 
 mod changes;
+mod copies;
 mod dial;
 mod evidence;
 mod flying;
@@ -46,6 +47,7 @@ use crate::limits::{
     PG_CONNECT_WAITS_MAX, PG_LEASE_LOOKS_EVERY, PG_LOGIN_WAITS_MAX, PG_SESSIONS_MAX,
 };
 use crate::rehearsal::Rehearsals;
+pub use copies::Copies;
 use flying::Flying;
 use known::Verdicts;
 use source::Source;
@@ -65,6 +67,8 @@ pub struct PgDoorSource {
     pub environment: String,
     /// How guard itself connects to it, with the right to make roles.
     pub url: ConnectionUrl,
+    /// Of which source it is a copy that cannot be left: what is gone in it is still whole there.
+    pub copy_of: Option<SourceName>,
 }
 
 /// How the door is set up.
@@ -124,6 +128,7 @@ struct Door {
     gatekeeper: Gatekeeper,
     leases: Leases,
     sources: Vec<Arc<Source>>,
+    copies: copies::Known,
     verdicts: Verdicts,
     /// What an open transaction is asked.
     questions: [String; 4],
@@ -175,6 +180,7 @@ impl PgDoor {
                 .map(Source::new)
                 .map(Arc::new)
                 .collect(),
+            copies: copies::Known::default(),
             verdicts: Verdicts::default(),
             questions: evidence::questions(),
             rehearsals: OnceLock::new(),
@@ -193,6 +199,13 @@ impl PgDoor {
     pub fn rehearsing(self, rehearsals: Rehearsals) -> Self {
         // Set once, before it runs; a second queue would change nothing.
         let _ = self.door.rehearsals.set(rehearsals);
+        self
+    }
+
+    /// Leads to copies of sources as well.
+    #[must_use]
+    pub fn leading_to(self, copies: Arc<dyn Copies>) -> Self {
+        self.door.copies.ask(copies);
         self
     }
 
@@ -309,11 +322,14 @@ impl Door {
         }
     }
 
-    fn source(&self, name: &SourceName) -> Option<Arc<Source>> {
-        self.sources
-            .iter()
-            .find(|source| source.name == *name)
-            .cloned()
+    /// Returns where a lease leads: to a source, or to the copy of one.
+    fn source(&self, lease: &Lease) -> Option<Arc<Source>> {
+        let name = &lease.source;
+        if lease.pg.as_ref().is_some_and(|pg| pg.copy_of.is_some()) {
+            return self.copies.source(name);
+        }
+        let found = self.sources.iter().find(|source| source.name == *name);
+        found.cloned()
     }
 
     /// Ends what a session is doing, if the secret is its own; says nothing either way.
@@ -410,11 +426,15 @@ pub async fn prepare_lease(
         .await
         .map_err(RoleError::Connect)?;
     role::create_role(&mut client, &role).await?;
+    if source.copy_of.is_some() {
+        role::admit_to_copy(&client, &role.name, &source.url.user).await?;
+    }
     let scram = postgres_protocol::password::scram_sha_256(request.token.expose().as_bytes());
     Ok(PgLease {
         role: role.name,
         database: role.database,
         scram,
+        copy_of: source.copy_of.clone(),
     })
 }
 

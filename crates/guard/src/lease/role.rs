@@ -124,6 +124,21 @@ pub async fn create_role(client: &mut Client, role: &LeaseRole) -> Result<(), Ro
     transaction.commit().await.map_err(refused(step))
 }
 
+/// Lets the role of a lease into a copy, which admits nobody else but the members of one role.
+///
+/// # Errors
+/// [`RoleError`]; the role cannot log in to the copy.
+pub async fn admit_to_copy(client: &Client, role: &str, keeper: &str) -> Result<(), RoleError> {
+    let admitted = quoted(&format!("{keeper}{ADMITTED}"));
+    client
+        .batch_execute(&format!("GRANT {admitted} TO {}", quoted(role)))
+        .await
+        .map_err(refused("let the role of the lease into the clone"))
+}
+
+/// What the name of the role ends with whose members a copy admits.
+const ADMITTED: &str = "_leases";
+
 /// What every role of a lease gets: an end, a mark, and times after which a statement is given up.
 ///
 /// The times are defaults, which its sessions may change; the end is not.

@@ -254,6 +254,7 @@ async fn shop(installation: &Installation) -> (Server, PgDoorSource) {
     let source = PgDoorSource {
         name: "prod".parse().unwrap(),
         environment: "production".to_owned(),
+        copy_of: None,
         url: server.url_for("shop").parse().unwrap(),
     };
     (server, source)
@@ -309,6 +310,7 @@ async fn settings_and_entries_of_the_server_that_make_leases_weaker_are_found() 
     let source = PgDoorSource {
         name: "prod".parse().unwrap(),
         environment: "production".to_owned(),
+        copy_of: None,
         url: server.url().parse().unwrap(),
     };
     let all = look(&source).await;

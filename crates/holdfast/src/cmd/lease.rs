@@ -1,7 +1,7 @@
 //! `holdfast lease`: what an agent gets instead of a password.
 
 use clap::Subcommand;
-use holdfast_core::{Code, LeaseId};
+use holdfast_core::{Code, LeaseId, SourceName};
 use holdfast_guard::lease::{Lease as Kept, LeaseMode};
 use serde_json::{Value, json};
 
@@ -30,8 +30,11 @@ pub enum Lease {
 #[derive(Debug, clap::Args)]
 pub struct Issue {
     /// Where it leads.
-    #[arg(long)]
-    source: String,
+    #[arg(long, required_unless_present = "clone")]
+    source: Option<String>,
+    /// The clone that it leads to instead: a sandbox, in which what is destroyed is a copy.
+    #[arg(long, value_name = "CLONE", conflicts_with = "source")]
+    clone: Option<String>,
     /// The agent, such as `cursor`.
     #[arg(long)]
     agent: String,
@@ -122,9 +125,14 @@ impl Issue {
 
     fn run(self, config: &Config, output: Output) -> Done {
         let mode = self.mode();
-        let source = config.source(&self.source)?.name.to_string();
+        let (source, is_clone) = match (&self.clone, &self.source) {
+            (Some(clone), _) => (clone.clone(), true),
+            (None, Some(source)) => (config.source(source)?.name.to_string(), false),
+            (None, None) => (String::new(), false),
+        };
         let asked = TicketRequest {
             source,
+            is_clone,
             agent: self.agent,
             purpose: self.purpose,
             mode,
@@ -148,6 +156,11 @@ impl Issue {
                 budget.transaction.0,
                 budget.hour.0
             );
+            if let Some(source) = &ticket.sandbox_of {
+                text.push_str(&format!(
+                    "# a sandbox: it leads to a clone of {source}, ends with it, and touches nothing else\n"
+                ));
+            }
             if let Some(url) = &ticket.url {
                 text.push_str(&format!("export DATABASE_URL='{url}'\n"));
             }
@@ -188,6 +201,7 @@ fn list(config: &Config, output: Output) -> Done {
                 "id": lease.id, "state": state(lease), "source": lease.source,
                 "agent": lease.agent, "purpose": lease.purpose, "mode": lease.mode,
                 "budget": lease.budget,
+                "sandbox_of": sandbox_of(lease),
                 "issued": lease.issued, "expires": lease.expires,
                 "role": lease.pg.as_ref().map(|pg| &pg.role),
             })
@@ -198,7 +212,10 @@ fn list(config: &Config, output: Output) -> Done {
             vec![
                 lease.id.to_string(),
                 state(lease).to_owned(),
-                lease.source.to_string(),
+                match sandbox_of(lease) {
+                    Some(source) => format!("{} (sandbox of {source})", lease.source),
+                    None => lease.source.to_string(),
+                },
                 lease.agent.clone(),
                 word(lease.mode),
                 lease.expires.to_string(),
@@ -211,6 +228,11 @@ fn list(config: &Config, output: Output) -> Done {
         table(&header, &cells.collect::<Vec<_>>())
     });
     Ok(())
+}
+
+/// Returns of which source the clone is that a lease leads to.
+fn sandbox_of(lease: &Kept) -> Option<&SourceName> {
+    lease.pg.as_ref()?.copy_of.as_ref()
 }
 
 fn revoke(config: &Config, id: &str, output: Output) -> Done {

@@ -117,6 +117,7 @@ impl Scan {
                 hosts: finding.hosts.clone(),
                 lease: TicketRequest {
                     source: source.clone(),
+                    is_clone: false,
                     agent: agent.clone(),
                     purpose: format!("in place of a credential in {}", finding.file.display()),
                     rows: None,

@@ -1,5 +1,6 @@
 //! The guard half: its state, its doors, its local API.
 
+mod copies;
 mod ops;
 mod state;
 mod sweep;
@@ -93,12 +94,14 @@ pub async fn start(
     };
     let swept = pg_config.sources.clone();
     let pg = PgDoor::bind(pg_config, gatekeeper.clone(), state.leases.clone()).await?;
-    let pg = pg.rehearsing(rehearsals.clone());
+    let pg = pg
+        .rehearsing(rehearsals.clone())
+        .leading_to(Arc::new(copies::Clones(config.clone())));
     let addresses = Addresses {
         pg: pg.local_addr(),
         http: http.local_addr(),
     };
-    let sweeping = sweep::serve(swept, state.clone(), stop.clone());
+    let sweeping = sweep::serve((config.clone(), swept), state.clone(), stop.clone());
     let desk = Desk::new(config.clone(), state, Some((gatekeeper, addresses)));
     let answer = move |request| {
         let desk = desk.clone();
@@ -195,6 +198,7 @@ pub fn pg_sources(config: &Config) -> Result<Vec<PgDoorSource>, Failure> {
                 name: source.name.clone(),
                 environment: source.environment.clone(),
                 url,
+                copy_of: None,
             });
         }
     }

@@ -1,5 +1,7 @@
 //! Clones as their users meet them: processes of their own, which outlive what opened them.
 
+mod sandbox;
+
 use std::time::Duration;
 
 use holdfast_testing::postgres::{self, Installation, Server};

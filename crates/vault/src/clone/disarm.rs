@@ -4,7 +4,7 @@ use holdfast_core::Untrusted;
 
 use super::record::Role;
 use super::server::Server;
-use super::settings::{OUTWARD, is_harmless};
+use super::settings::{LEASES, OUTWARD, is_harmless};
 use super::{CloneError, CloneId, Disabled, Kept};
 use crate::source::{Connection, Reply, SourceError};
 
@@ -35,6 +35,12 @@ pub(super) fn make_roles(
         .to_owned();
     sql.push_str(&make(keeper, "SUPERUSER"));
     sql.push_str(&make(role, rights));
+    // Whoever is a member of it may come in; in the beginning nobody is.
+    sql.push_str(&format!(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{name}{LEASES}')
+         THEN CREATE ROLE \"{name}{LEASES}\" NOLOGIN; END IF; END $$;",
+        name = role.name
+    ));
     if kept == Kept::Advisory {
         sql.push_str(&format!(
             "DO $$ DECLARE owner text; BEGIN

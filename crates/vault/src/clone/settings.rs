@@ -151,11 +151,17 @@ const HARMLESS: [&str; 14] = [
 /// Who may come in before there are roles of ours: whoever reaches the socket, which is we alone.
 pub(super) const NOBODY_YET: &str = "local all all trust\n";
 
+/// What the name of the role ends with whose members come in as well: leases at a door.
+pub(super) const LEASES: &str = "_leases";
+
 /// Returns who may come in from then on.
 pub(super) fn admitted(roles: [&Role; 2]) -> String {
     let lines = roles.map(|role| format!("local all \"{}\" scram-sha-256\n", role.name));
+    let [_, role] = roles;
+    // A name in quotes would not be one whose members are meant.
+    let leases = format!("local all +{}{LEASES} scram-sha-256\n", role.name);
     format!(
-        "# Written by holdfast: no role of the source is admitted.\n{}local all all reject\n",
+        "# Written by holdfast: no role of the source is admitted.\n{}{leases}local all all reject\n",
         lines.concat()
     )
 }
@@ -237,8 +243,9 @@ mod tests {
         };
         let text = admitted([&role("keeper_1"), &role("clone_1")]);
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(lines.len(), 3);
-        assert_eq!(lines[2], "local all all reject");
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[2], "local all +clone_1_leases scram-sha-256");
+        assert_eq!(lines[3], "local all all reject");
         assert!(!text.contains("trust"));
     }
 }

@@ -43,6 +43,7 @@ async fn serve(state: &Path, count: u32) -> Result<()> {
     let source = PgDoorSource {
         name: SOURCE.parse().context("name the source")?,
         environment: "production".to_owned(),
+        copy_of: None,
         url: url.parse().map_err(|error| anyhow!("{error}"))?,
     };
     let mut random = [0; 32];

@@ -36,6 +36,8 @@ pub(super) struct Source {
     pub name: SourceName,
     pub environment: String,
     pub url: ConnectionUrl,
+    /// What is gone in it is still whole elsewhere.
+    pub is_copy: bool,
     /// Guard's own connections.
     pub control: Control,
     /// Passwords of the roles of leases, drawn by this process and kept nowhere else.
@@ -53,6 +55,7 @@ impl Source {
             name: source.name,
             environment: source.environment,
             url: source.url,
+            is_copy: source.copy_of.is_some(),
             passwords: Mutex::default(),
             keys: KnownKeys::default(),
             gates: Mutex::default(),

@@ -150,6 +150,7 @@ fn rows_are_counted_per_lease_within_a_sliding_hour() {
 fn a_lease_is_found_by_its_role_and_its_id_after_a_restart_too() {
     let bench = Temporary::new();
     let pg = PgLease {
+        copy_of: None,
         role: "hf_lease_1".to_owned(),
         database: "rental".to_owned(),
         scram: "SCRAM-SHA-256$4096:c2FsdA==$a:b".to_owned(),

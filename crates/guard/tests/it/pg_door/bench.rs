@@ -188,6 +188,7 @@ impl Bench {
         let source = PgDoorSource {
             name: "prod".parse().unwrap(),
             environment: "production".to_owned(),
+            copy_of: None,
             url: server.url_for(wanted.database).parse().unwrap(),
         };
         let config = PgDoorConfig {

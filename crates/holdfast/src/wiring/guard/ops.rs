@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_core::{Approval, Code, HoldId, LeaseId, Principal, RowCount, Secret, Timestamp};
+use holdfast_core::{
+    Approval, Code, HoldId, LeaseId, Principal, RowCount, Secret, SourceName, Timestamp,
+};
 use holdfast_guard::custody::TakeRequest;
 use holdfast_guard::decide::Gatekeeper;
 use holdfast_guard::door::http::lease_env;
@@ -18,7 +20,7 @@ use holdfast_judge::policy::Budget;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Addresses, GuardState, pg_sources};
+use super::{Addresses, GuardState, copies, pg_sources};
 use crate::api::{self, Request};
 use crate::config::{BeforeRehearsal, Config};
 use crate::report::Failure;
@@ -28,8 +30,11 @@ use crate::wiring::{Half, now};
 /// What a lease is asked for with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TicketRequest {
-    /// The source.
+    /// The source, or the clone.
     pub source: String,
+    /// It is a clone.
+    #[serde(default)]
+    pub is_clone: bool,
     /// The agent's name.
     pub agent: String,
     /// What for.
@@ -58,6 +63,9 @@ pub struct Ticket {
     pub mode: LeaseMode,
     /// How many rows it may change unasked.
     pub budget: RowBudget,
+    /// Of which source the clone is that it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_of: Option<SourceName>,
     /// The connection string through the PostgreSQL door.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -84,6 +92,14 @@ pub struct TakeAsked {
     pub hosts: Vec<String>,
     /// The lease that stands for it.
     pub lease: TicketRequest,
+}
+
+/// Where a lease leads, and how long.
+struct Place {
+    name: SourceName,
+    environment: String,
+    door: Option<PgDoorSource>,
+    lasts: Duration,
 }
 
 /// Answers what people ask of guard.
@@ -253,12 +269,11 @@ impl Desk {
     /// Issues a lease: the role in the source first, then the lease, which the ledger has.
     async fn issue(&self, asked: &TicketRequest) -> Result<(Ticket, Issued), Failure> {
         let _no_sweep = self.state.roles.lock().await;
-        let source = self.config.source(&asked.source)?;
+        let place = self.place(asked)?;
         let (id, token) = (Leases::draw_id()?, Leases::draw_token()?);
-        let lasts = Duration::from_secs(asked.lasts_s);
         let mut warnings = Vec::new();
-        let doors = pg_sources(&self.config)?;
-        let door = doors.iter().find(|door| door.name == source.name);
+        let door = place.door.as_ref();
+        let lasts = place.lasts;
         let pg = match door {
             Some(door) => {
                 let request = PgLeaseRequest {
@@ -274,17 +289,17 @@ impl Desk {
             None => {
                 warnings.push(format!(
                     "`{}` has no guard_url, so the lease opens the HTTP door only",
-                    source.name
+                    place.name
                 ));
                 None
             }
         };
         let request = LeaseRequest {
-            source: source.name.clone(),
+            source: place.name,
             agent: asked.agent.clone(),
             purpose: asked.purpose.clone(),
             mode: asked.mode,
-            budget: budget(&source.environment, asked.rows),
+            budget: budget(&place.environment, asked.rows),
             lasts,
         };
         let issued = self
@@ -292,8 +307,8 @@ impl Desk {
             .leases
             .issue(request, (id, token), pg, asked.by.clone())?;
         let weaker = match door {
-            Some(door) => weaker(door, asked, &mut warnings).await,
-            None => None,
+            Some(door) if door.copy_of.is_none() => weaker(door, asked, &mut warnings).await,
+            _ => None,
         };
         let addresses = match &self.running {
             Some((_, addresses)) => *addresses,
@@ -309,12 +324,36 @@ impl Desk {
             expires: lease.expires,
             mode: lease.mode,
             budget: lease.budget,
+            sandbox_of: lease.pg.as_ref().and_then(|pg| pg.copy_of.clone()),
             url: lease_url(addresses.pg, lease, &issued.token).map(|url| url.expose().to_owned()),
             env: lease_env(addresses.http, &issued.token, &ca),
             weaker,
             warnings,
         };
         Ok((ticket, issued))
+    }
+
+    /// Finds where a lease is to lead.
+    fn place(&self, asked: &TicketRequest) -> Result<Place, Failure> {
+        let lasts = Duration::from_secs(asked.lasts_s);
+        if asked.is_clone {
+            let (door, ends) = copies::find(&self.config, &asked.source)?;
+            return Ok(Place {
+                name: door.name.clone(),
+                environment: door.environment.clone(),
+                door: Some(door),
+                // It is issued a little later: rather over a moment before its clone than after it.
+                lasts: lasts.min(ends.since(now()).saturating_sub(Duration::from_secs(1))),
+            });
+        }
+        let source = self.config.source(&asked.source)?;
+        let mut doors = pg_sources(&self.config)?.into_iter();
+        Ok(Place {
+            name: source.name.clone(),
+            environment: source.environment.clone(),
+            door: doors.find(|door| door.name == source.name),
+            lasts,
+        })
     }
 
     async fn revoke(&self, request: Request) -> Result<Value, Failure> {
@@ -328,9 +367,15 @@ impl Desk {
         let mut warnings = Vec::new();
         if let Some(pg) = &lease.pg {
             let doors = pg_sources(&self.config)?;
-            match doors.iter().find(|door| door.name == lease.source) {
+            let door = match &pg.copy_of {
+                Some(_) => copies::find(&self.config, lease.source.as_str())
+                    .ok()
+                    .map(|(copy, _)| copy),
+                None => doors.into_iter().find(|door| door.name == lease.source),
+            };
+            match door {
                 Some(door) => {
-                    if let Err(error) = end_lease(door, pg).await {
+                    if let Err(error) = end_lease(&door, pg).await {
                         let failure = crate::wiring::failure(&error);
                         warnings.push(format!(
                             "the door is closed to it, but its role `{}` is still in the source: {}",
@@ -338,6 +383,8 @@ impl Desk {
                         ));
                     }
                 }
+                // The role went with its clone.
+                None if pg.copy_of.is_some() => {}
                 None => warnings.push(format!("the role `{}` is still in the source", pg.role)),
             }
         }

@@ -5,14 +5,20 @@ use std::collections::BTreeMap;
 use holdfast_core::ledger::Draft;
 use holdfast_core::{Code, Coded, Principal};
 use holdfast_guard::door::pg::{PgDoorSource, sweep_roles};
+use holdfast_guard::lease::Lease;
 use holdfast_guard::limits::LEASE_SWEEPS_EVERY;
 use tokio_util::sync::CancellationToken;
 
-use super::GuardState;
+use super::{GuardState, copies};
+use crate::config::Config;
 use crate::wiring::now;
 
 /// Looks after the roles of leases until `stop`; the first look is at once.
-pub(super) async fn serve(sources: Vec<PgDoorSource>, state: GuardState, stop: CancellationToken) {
+pub(super) async fn serve(
+    (config, sources): (Config, Vec<PgDoorSource>),
+    state: GuardState,
+    stop: CancellationToken,
+) {
     let mut told: BTreeMap<String, String> = BTreeMap::new();
     let mut looks = tokio::time::interval(LEASE_SWEEPS_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -21,6 +27,7 @@ pub(super) async fn serve(sources: Vec<PgDoorSource>, state: GuardState, stop: C
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
+        end_with_clones(&config, &state);
         for source in &sources {
             let trouble = tokio::select! {
                 () = stop.cancelled() => return,
@@ -39,6 +46,22 @@ pub(super) async fn serve(sources: Vec<PgDoorSource>, state: GuardState, stop: C
                 Some(_) => {}
                 None => drop(told.remove(&name)),
             }
+        }
+    }
+}
+
+/// Ends the leases for clones that are gone.
+fn end_with_clones(config: &Config, state: &GuardState) {
+    let is_left = |lease: &Lease| {
+        let of_clone = lease.pg.as_ref().is_some_and(|pg| pg.copy_of.is_some());
+        of_clone && lease.ended(now()).is_none() && copies::is_gone(config, &lease.source)
+    };
+    for lease in state.leases.list().into_iter().filter(is_left) {
+        match state.leases.revoke(&lease.id, Principal::service("guard")) {
+            Ok(_) => {
+                tracing::info!(lease = %lease.id, clone = %lease.source, "ended with its clone")
+            }
+            Err(error) => tracing::warn!(lease = %lease.id, %error, "does not end with its clone"),
         }
     }
 }

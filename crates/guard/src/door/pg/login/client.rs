@@ -15,7 +15,7 @@ use super::super::{Door, Key};
 use super::server::{Server, reach};
 use super::{MINOR, Refused, read_message};
 use crate::clock;
-use crate::lease::Lease;
+use crate::lease::{Lease, PgLease};
 
 /// A client that wants a session.
 pub(super) struct Talk {
@@ -75,10 +75,7 @@ impl Talk {
                 "connect with the URL that came with the lease",
             ));
         }
-        let source = door.source(&lease.source).ok_or_else(|| {
-            let message = format!("the source `{}` has no PostgreSQL door", lease.source);
-            Refused::new(Code::ZS401, message, "tell the operator of holdfast")
-        })?;
+        let source = door.source(&lease).ok_or_else(|| nowhere(&lease, pg))?;
         let (server, lets) = tokio::join!(
             reach(&source, &lease, (minor, parameters)),
             source.control.lets(&pg.database, &pg.role)
@@ -172,6 +169,25 @@ impl Talk {
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let sent = self.client.write_all(bytes).await;
         sent.map_err(|error| Refused::garbled(&error))
+    }
+}
+
+/// Why a lease leads nowhere.
+fn nowhere(lease: &Lease, pg: &PgLease) -> Refused {
+    match &pg.copy_of {
+        Some(source) => Refused::new(
+            Code::ZL401,
+            format!(
+                "the clone `{}` of `{source}` is not open, and this lease leads to nothing else",
+                lease.source
+            ),
+            "a human opens another with `holdfast clone open` and issues a lease for it",
+        ),
+        None => Refused::new(
+            Code::ZS401,
+            format!("the source `{}` has no PostgreSQL door", lease.source),
+            "tell the operator of holdfast",
+        ),
     }
 }
 

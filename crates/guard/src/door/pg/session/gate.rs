@@ -544,7 +544,10 @@ impl Question {
                 digest: self.digest,
                 at: now,
             },
-            effects,
+            effects: match self.source.is_copy {
+                true => effects.on_a_copy(),
+                false => effects,
+            },
             evidence,
             facts: Facts {
                 rows_transaction: rows,
