@@ -31,7 +31,7 @@ pub const RATE: u32 = 50;
 /// How long the source is under load before it is killed.
 pub const LOAD: Duration = Duration::from_secs(6);
 /// What is left free of a disk, whatever is measured.
-pub const DISK_RESERVE: u64 = 5_000_000_000;
+pub const DISK_RESERVE: u64 = 3_000_000_000;
 /// How long one call of the program may take.
 pub const CALL: Duration = Duration::from_secs(1800);
 /// Pause between two looks at how a vault or a clone stands.

@@ -92,7 +92,8 @@ pub fn take(scene: &Scene<'_>, wanted: &Wanted) -> Result<Stock> {
     }
     ground.clear("")?;
     let ground = scene.work.kept(&name)?;
-    let needed = wanted.size.dense() + wanted.log_mib * 2 * (1 << 20);
+    // Two repositories of what compresses at least four times, and the log in each and at the source.
+    let needed = wanted.size.dense() / 2 + wanted.log_mib * 3 * (1 << 20);
     scene.work.need(needed, "protecting the source")?;
     let source = source::take(scene, wanted.size)?;
     scene.say(&format!("making {name}, once"));
