@@ -32,10 +32,10 @@ pub(super) struct Opened {
 /// Older points are restored in full, so that this way stays proven too.
 pub(super) fn open(
     ctx: &DrillContext,
-    (of, request): (DrillOf, &RestoreRequest),
+    (of, form, request): (DrillOf, FormWish, &RestoreRequest),
     progress: &ProgressFn,
 ) -> Result<Opened, RestoreError> {
-    let may_mount = of == DrillOf::Newest && ctx.config.form != FormWish::Restored;
+    let may_mount = of == DrillOf::Newest && form != FormWish::Restored;
     if may_mount && let Some(opened) = mounted(ctx, request, progress)? {
         return Ok(opened);
     }

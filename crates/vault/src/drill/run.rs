@@ -18,6 +18,7 @@ use super::server::Server;
 use super::service::{Served, serve};
 use super::tally::check;
 use super::{DrillContext, DrillError, Drilled, Job, memory, pages, room};
+use crate::clone::FormWish;
 use crate::config::SourceConfig;
 use crate::limits;
 use crate::repository::{BaseSummary, RepositoryError};
@@ -33,6 +34,8 @@ const SERVICE: &str = "server takes a write";
 const CHECKSUMS: &str = "page checksums";
 /// Lines of a server's log that a check repeats.
 const LOG_LINES: usize = 6;
+/// What the system, and so the server, says where a mount cannot read from the repository.
+const UNREADABLE: &str = "Input/output error";
 const STOP: &str = "server stops in order";
 
 /// What is drilled, and up to where.
@@ -60,26 +63,16 @@ pub(super) fn run(
     source: &SourceConfig,
     job: &Job,
 ) -> Result<Drilled, DrillError> {
-    let began = (ctx.clock)();
     let aim = aim(ctx, source, job)?;
-    let wished = ctx.config.dir.clone();
-    let wished = wished.unwrap_or_else(|| ctx.place.state.join(FOLDER));
-    let account = folder::account(ctx.place.postgres.run_as.as_deref());
-    let folder = Folder::make(&wished, &source.name, account)?;
-    let mut found = Found::begin(&aim, job);
-    found.details.began = Some(began);
-    let pace = job.pace(&ctx.config);
-    found.details.paced = job.is_paced(&ctx.config);
-    found.try_out((ctx, source), (&aim, job), (folder.path(), pace))?;
-    if !found.failed().is_empty()
-        && let Some(what) = room::missing(folder.path())
-    {
-        // Whatever went wrong may be because of that: it is known of no point.
-        let name = source.name.clone();
-        let what = format!("{what}; what failed then: {}", found.failed().join(", "));
-        return Err(DrillError::Room { name, what });
+    let mut found = attempt((ctx, source), (&aim, job), ctx.config.form)?;
+    let may_be_mounted = job.of == DrillOf::Newest && ctx.config.form != FormWish::Restored;
+    if may_be_mounted && found.met_unreadable() {
+        // To a server on a mount a storage that does not answer is a damaged disk; a restore tells them
+        // apart.
+        let failed = found.failed().join(", ");
+        tracing::info!(source = %source.name, failed, "drilled again, restored in full");
+        found = attempt((ctx, source), (&aim, job), FormWish::Restored)?;
     }
-    drop(folder);
     found.compare_rows(ctx, source, aim.base.system_identifier);
     let report = DrillReport {
         source: source.name.clone(),
@@ -95,6 +88,33 @@ pub(super) fn run(
         details: found.details,
     };
     conclude(ctx, report, found.rows)
+}
+
+/// Tries a point out in a folder of its own, opened in this form where that is possible.
+fn attempt(
+    (ctx, source): (&DrillContext, &SourceConfig),
+    (aim, job): (&Aim, &Job),
+    form: FormWish,
+) -> Result<Found, DrillError> {
+    let began = (ctx.clock)();
+    let wished = ctx.config.dir.clone();
+    let wished = wished.unwrap_or_else(|| ctx.place.state.join(FOLDER));
+    let account = folder::account(ctx.place.postgres.run_as.as_deref());
+    let folder = Folder::make(&wished, &source.name, account)?;
+    let mut found = Found::begin(aim, job);
+    found.details.began = Some(began);
+    let pace = job.pace(&ctx.config);
+    found.details.paced = job.is_paced(&ctx.config);
+    found.try_out((ctx, source), (aim, job, form), (folder.path(), pace))?;
+    if !found.failed().is_empty()
+        && let Some(what) = room::missing(folder.path())
+    {
+        // Whatever went wrong may be because of that: it is known of no point.
+        let name = source.name.clone();
+        let what = format!("{what}; what failed then: {}", found.failed().join(", "));
+        return Err(DrillError::Room { name, what });
+    }
+    Ok(found)
 }
 
 /// Records the drill, and signs and keeps the proof if it passed.
@@ -190,7 +210,7 @@ impl Found {
     fn try_out(
         &mut self,
         (ctx, source): (&DrillContext, &SourceConfig),
-        (aim, job): (&Aim, &Job),
+        (aim, job, form): (&Aim, &Job, FormWish),
         (folder, pace): (&Path, Option<Arc<Pace>>),
     ) -> Result<(), DrillError> {
         let begun = Instant::now();
@@ -198,7 +218,7 @@ impl Found {
         // Dropped in the opposite order: the server ends before its mount does.
         let held;
         let mut server = Server::on(&data);
-        match self.restore(ctx, source, (aim, job), (&data, pace.clone())) {
+        match self.restore((ctx, source), (aim, job, form), (&data, pace.clone())) {
             Ok(opened) => {
                 let local = opened.local;
                 held = opened.held;
@@ -248,9 +268,8 @@ impl Found {
     /// Brings the point back and starts a server on it.
     fn restore(
         &mut self,
-        ctx: &DrillContext,
-        source: &SourceConfig,
-        (aim, job): (&Aim, &Job),
+        (ctx, source): (&DrillContext, &SourceConfig),
+        (aim, job, form): (&Aim, &Job, FormWish),
         (data, pace): (&Path, Option<Arc<Pace>>),
     ) -> Result<Opened, RestoreError> {
         let mut request = RestoreRequest::new(
@@ -267,13 +286,13 @@ impl Found {
             let percent = progress.done.0.saturating_mul(100) / progress.total.0.max(1);
             tell(format!("drill: {:?} {} %", progress.phase, percent.min(100)).to_lowercase());
         });
-        let mut opened = open::open(ctx, (job.of, &request), &progress);
+        let mut opened = open::open(ctx, (job.of, form, &request), &progress);
         let earliest = RestoreTarget::Lsn(aim.base.stop_lsn);
         if let (DrillOf::Older, Err(RestoreError::Target { .. })) = (job.of, &opened) {
             // The log behind it has a hole, or was left: the point itself is what counts.
             request.at = earliest;
             self.details.target = request.at.to_string();
-            opened = open::open(ctx, (job.of, &request), &progress);
+            opened = open::open(ctx, (job.of, form, &request), &progress);
         }
         let opened = opened?;
         self.restore_done(&opened);
@@ -282,6 +301,13 @@ impl Found {
 
     fn fail(&mut self, name: &str, detail: String) {
         self.checks.push(check(name, CheckOutcome::Failed, detail));
+    }
+
+    /// Tells whether something failed because bytes could not be read at all.
+    fn met_unreadable(&self) -> bool {
+        let failed = |check: &&Check| check.outcome == CheckOutcome::Failed;
+        let mut failed = self.checks.iter().filter(failed);
+        failed.any(|check| check.detail.contains(UNREADABLE))
     }
 
     fn failed(&self) -> Vec<&str> {

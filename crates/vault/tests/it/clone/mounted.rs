@@ -9,7 +9,7 @@ use holdfast_vault::clone::{CloneRequest, Form, FormWish, ThinClone};
 use holdfast_vault::{RestoreTarget, mount};
 
 use super::{request, there};
-use crate::kept::{Kept, Running, ask, execute};
+use crate::kept::{Kept, Running, ask, execute, try_execute};
 
 const DIGEST: &str = "SELECT md5(string_agg(t::text, '|' ORDER BY n)) FROM t";
 
@@ -244,6 +244,66 @@ impl Drop for Plain<'_> {
     fn drop(&mut self) {
         self.control(&["-m", "fast", "stop"]);
     }
+}
+
+/// A small disk, which goes with the test.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf, size: &str) -> Self {
+        fs::create_dir(&path).unwrap();
+        let options = format!("size={size},mode=0755");
+        let done = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&path)
+            .status();
+        assert!(done.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_in_the_clone_and_harms_nothing_else() {
+    let mut kept = Kept::start(&postgres::oldest().unwrap(), &[]);
+    kept.sql("CREATE TABLE t (n int PRIMARY KEY, body text)");
+    kept.sql("INSERT INTO t SELECT n, repeat(md5(n::text), 8) FROM generate_series(1, 5000) n");
+    kept.base();
+    kept.ship();
+    let Some(mut request) = lazy(&kept, RestoreTarget::Latest) else {
+        return;
+    };
+    let other = kept.open_clone(&request);
+    let disk = SmallDisk::mount(kept.folder.path().join("small"), "160m");
+    request.clones.dir = disk.0.join("clones");
+    let clone = kept.open_clone(&request);
+    let url = clone.shown().url;
+    execute(&url, "INSERT INTO t VALUES (0, 'before')");
+    let fill = "CREATE UNLOGGED TABLE fill AS
+        SELECT repeat(md5(n::text), 60) AS body FROM generate_series(1, 200000) n";
+    let refused = try_execute(&url, fill).unwrap_err();
+    let code = refused.code().map(|code| code.code().to_owned());
+    assert_eq!(code.as_deref(), Some("53100"), "{refused}");
+    // What was committed is there, what is free again can be used, and nobody else has noticed.
+    execute(&url, "INSERT INTO t VALUES (-1, 'after')");
+    assert_eq!(ask(&url, "SELECT count(*)::text FROM t"), "5002");
+    assert_eq!(
+        ask(&url, "SELECT coalesce(to_regclass('fill')::text, 'none')"),
+        "none"
+    );
+    assert_eq!(ask(&other.shown().url, DIGEST), kept.ask(DIGEST));
+    clone.close().unwrap();
+    other.close().unwrap();
+    let again = kept.open_clone(&lazy(&kept, RestoreTarget::Latest).unwrap());
+    assert_eq!(ask(&again.shown().url, DIGEST), kept.ask(DIGEST));
 }
 
 #[test]

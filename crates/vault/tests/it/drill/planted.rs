@@ -204,6 +204,8 @@ async fn an_older_point_is_drilled_to_a_position_of_its_own_and_says_nothing_of_
         .unwrap();
     assert!(report.passed(), "{report:#?}");
     assert_eq!((&report.point, report.details.of), (&old, DrillOf::Older));
+    // The way without a mount stays proven.
+    assert_eq!(report.details.form, holdfast_core::DrillForm::Restored);
     assert!(report.details.target.parse::<holdfast_core::Lsn>().is_ok());
     assert!(report.reached < newest.reached, "{report:#?}");
     // Fewer rows than in the newest are no loss.
