@@ -228,9 +228,12 @@ codes! {
     ZS520 "a source cannot be looked through for what makes leases weaker",
     ZU401 "the lease request is not complete",
     ZU402 "the hold cannot be decided",
+    ZS510 "a prepared transaction cannot be recorded or told",
     ZU403 "the PostgreSQL door does not pass this",
     ZU404 "the PostgreSQL message cannot be understood",
     ZU520 "a clone cannot have a door",
+    ZU510 "two-phase commit does not pass in this form",
+    ZU511 "this lease had no such transaction prepared",
 
     // guard: the HTTP door, custody, packs, scan
     ZL501 "the HTTP door asks for a lease",

@@ -168,6 +168,11 @@ impl Gatekeeper {
         &self.shared.parts.ledger
     }
 
+    /// Returns where holds and the freeze are kept.
+    pub(crate) fn records(&self) -> &Records {
+        &self.shared.parts.records
+    }
+
     /// Tells whether agents are frozen.
     pub fn is_frozen(&self) -> bool {
         self.shared.frozen.load(Ordering::SeqCst)

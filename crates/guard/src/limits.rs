@@ -147,6 +147,12 @@ pub const PG_VERDICTS_BYTES_MAX: usize = 16 << 20;
 /// How long the server may take to say what a transaction did.
 pub const PG_EVIDENCE_WAITS_MAX: Duration = Duration::from_secs(60);
 
+/// How long a prepared transaction may wait for its end; its locks stay until then.
+pub const PG_PREPARED_LASTS_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How often the door looks for prepared transactions that nobody ended.
+pub const PG_PREPARED_LOOKS_EVERY: Duration = Duration::from_millis(500);
+
 /// A table up to this size, in bytes, is locked for so short a time that nobody is interrupted.
 pub const PG_SMALL_TABLE_BYTES_MAX: u64 = 8 << 20;
 

@@ -203,6 +203,8 @@ pub struct Statement {
     pub openly_reads: bool,
     /// What it asks of the transaction.
     pub control: Option<Control>,
+    /// The name of the prepared transaction that it makes or ends.
+    pub prepared: Option<String>,
     /// The server refuses it inside a transaction block.
     pub needs_no_block: bool,
     /// Only execution can tell what it does: anything that may write.
@@ -277,6 +279,7 @@ fn statement(sql: &str, raw: &RawStmt, depth: usize, made: &mut BTreeSet<String>
     }
     let kind = found.kind;
     let control = found.control;
+    let prepared = found.prepared.take();
     let needs_no_block = found.needs_no_block;
     let (outcome, new) = found.finish();
     match kind {
@@ -291,6 +294,7 @@ fn statement(sql: &str, raw: &RawStmt, depth: usize, made: &mut BTreeSet<String>
         effects: outcome.effects,
         openly_reads: outcome.openly_reads,
         control,
+        prepared,
         needs_no_block,
         static_only: outcome.static_only,
         stop_before: outcome.stop_before,
@@ -320,6 +324,7 @@ impl Statement {
             effects: Effects::one(Impact::new(Effect::Unknown, because)),
             openly_reads: false,
             control: None,
+            prepared: None,
             needs_no_block: false,
             static_only: true,
             stop_before: true,

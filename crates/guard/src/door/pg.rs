@@ -15,6 +15,7 @@ mod login;
 mod measured;
 mod outside;
 mod own;
+mod prepared;
 mod session;
 mod shape;
 mod source;
@@ -30,6 +31,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use holdfast_core::{Code, Coded, LeaseId, Secret, SourceName, Timestamp};
+use holdfast_store::record::RecordError;
 use holdfast_wire::pg::backend::{ErrorFields, write_error};
 use holdfast_wire::pg::startup::write_cancel;
 use holdfast_wire::pg::url::ConnectionUrl;
@@ -50,6 +52,7 @@ use crate::rehearsal::Rehearsals;
 pub use copies::Copies;
 use flying::Flying;
 use known::Verdicts;
+use prepared::Prepared;
 use source::Source;
 pub use sweep::{Swept, sweep_roles};
 use threads::{Accepted, Threads};
@@ -96,12 +99,16 @@ pub enum PgDoorError {
     /// The certificate cannot be used.
     #[error("the PostgreSQL door cannot encrypt")]
     Tls(#[source] CaError),
+    /// What was prepared before cannot be read.
+    #[error("the PostgreSQL door cannot read what was prepared")]
+    Prepared(#[source] RecordError),
 }
 
 impl Coded for PgDoorError {
     fn code(&self) -> Code {
         match self {
             Self::Tls(error) => error.code(),
+            Self::Prepared(error) => error.code(),
             Self::Listen { .. } => Code::ZS402,
         }
     }
@@ -109,6 +116,7 @@ impl Coded for PgDoorError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Tls(error) => error.hint(),
+            Self::Prepared(error) => error.hint(),
             Self::Listen { .. } => {
                 Some("choose another `pg_listen`, or stop what uses it".to_owned())
             }
@@ -132,6 +140,8 @@ struct Door {
     verdicts: Verdicts,
     /// What an open transaction is asked.
     questions: [String; 4],
+    /// Transactions that were let through when they were prepared.
+    prepared: Prepared,
     /// Where what is held is rehearsed.
     rehearsals: OnceLock<Rehearsals>,
     /// Under which key a session can be cancelled, and the server's own key for it.
@@ -165,6 +175,8 @@ impl PgDoor {
         leases: Leases,
     ) -> Result<Self, PgDoorError> {
         let tls = Tls::new(config.tls, config.listen.ip()).map_err(PgDoorError::Tls)?;
+        let prepared = Prepared::read(gatekeeper.records().clone());
+        let prepared = prepared.map_err(PgDoorError::Prepared)?;
         let failed = |source| PgDoorError::Listen {
             address: config.listen,
             source,
@@ -183,6 +195,7 @@ impl PgDoor {
             copies: copies::Known::default(),
             verdicts: Verdicts::default(),
             questions: evidence::questions(),
+            prepared,
             rehearsals: OnceLock::new(),
             keys: Mutex::default(),
             tls,
@@ -233,6 +246,7 @@ impl PgDoor {
         };
         let room = Arc::new(Semaphore::new(PG_SESSIONS_MAX));
         let looking = tokio::spawn(Arc::clone(&self.door).look_at_leases(stop.clone()));
+        let tidying = tokio::spawn(Arc::clone(&self.door).look_at_prepared(stop.clone()));
         loop {
             let place = tokio::select! {
                 () = stop.cancelled() => break,
@@ -261,7 +275,7 @@ impl PgDoor {
         }
         // Sessions end by themselves when `stop` is cancelled.
         let _ = tokio::task::spawn_blocking(move || threads.end()).await;
-        let _ = looking.await;
+        let _ = tokio::join!(looking, tidying);
     }
 }
 

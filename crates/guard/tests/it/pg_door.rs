@@ -23,3 +23,4 @@ mod roles;
 mod speed;
 mod stopped;
 mod transparent;
+mod twophase;

@@ -17,6 +17,8 @@ pub(super) struct Found<'a> {
     pub kind: StatementKind,
     /// What it asks of the transaction.
     pub control: Option<Control>,
+    /// The name of the prepared transaction that it makes or ends.
+    pub prepared: Option<String>,
     /// The server refuses it inside a transaction block.
     pub needs_no_block: bool,
     /// The server refuses it in a READ ONLY transaction, or READ ONLY does not keep it from acting.
@@ -49,6 +51,7 @@ impl<'a> Found<'a> {
         Self {
             kind,
             control: None,
+            prepared: None,
             needs_no_block: false,
             beyond_read_only: false,
             hidden: false,

@@ -22,7 +22,10 @@ pub(super) fn transaction<'a>(stmt: &'a TransactionStmt, found: &mut Found<'a>) 
         TransactionStmtKind::TRANS_STMT_SAVEPOINT => Control::Savepoint,
         TransactionStmtKind::TRANS_STMT_RELEASE => Control::Release,
         TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo,
-        TransactionStmtKind::TRANS_STMT_PREPARE => Control::PrepareTransaction,
+        TransactionStmtKind::TRANS_STMT_PREPARE => {
+            found.prepared = stmt.gid().map(str::to_owned);
+            Control::PrepareTransaction
+        }
         TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED => {
             prepared(stmt, "it commits what was prepared, unseen", found);
             Control::CommitPrepared
@@ -43,6 +46,7 @@ pub(super) fn transaction<'a>(stmt: &'a TransactionStmt, found: &mut Found<'a>) 
 
 fn prepared(stmt: &TransactionStmt, because: &str, found: &mut Found<'_>) {
     found.needs_no_block = true;
+    found.prepared = stmt.gid().map(str::to_owned);
     let resource = Resource::new(
         "pg:prepared_transaction",
         stmt.gid().unwrap_or_default().to_owned(),

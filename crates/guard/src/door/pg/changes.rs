@@ -10,7 +10,7 @@ mod judged;
 use super::evidence::{Row, Said};
 
 pub(super) use entries::{CATALOGS, Catalog};
-pub(super) use judged::{Sight, Taken, conclude};
+pub(super) use judged::{INHERITS, PROC, Sight, Taken, conclude};
 
 /// A row of a catalog as one side sees it; names and texts are digests, so that no encoding and no
 /// length matters.

@@ -67,7 +67,9 @@ pub(super) async fn control(url: &ConnectionUrl, database: &str) -> Result<Clien
     });
     // Whoever may create in a schema could put a function or operator of his in our way.
     client
-        .batch_execute("SET search_path TO pg_catalog, pg_temp; SET lock_timeout TO '10s'")
+        .batch_execute(
+            "SET search_path TO pg_catalog, pg_temp; SET lock_timeout TO '10s'; SET jit TO off",
+        )
         .await
         .map_err(|error| holdfast_core::ErrorChain(&error).to_string())?;
     Ok(client)

@@ -185,7 +185,7 @@ pub(super) fn conclude(
     }
     conclusion.catalogs(open, sight.is_some());
     conclusion.words(open);
-    conclusion.rows();
+    conclusion.rows(&sight.map(adopted).unwrap_or_default());
     let mut measured = conclusion.measured;
     if measured.lost > 0 {
         for impact in &open.masses {
@@ -300,12 +300,17 @@ impl Conclusion<'_> {
         self.measured.effects.push(impact);
     }
 
-    /// Rows of tables that others see; a new table or a temporary one loses nobody anything.
-    fn rows(&mut self) {
+    /// Rows of tables that others see; a new table or a temporary one loses nobody anything, unless
+    /// it is a part of one that is `adopted`.
+    fn rows(&mut self, adopted: &HashMap<u32, u32>) {
         let mut rows: Vec<(u32, Rows)> = self.said.rows.clone();
         rows.sort_unstable_by_key(|(oid, _)| *oid);
         for (oid, rows) in rows {
-            let Some(outside) = self.outside.get(&oid).filter(|one| !one.temporary) else {
+            let whole = adopted
+                .get(&oid)
+                .filter(|_| !self.outside.contains_key(&oid));
+            let outside = self.outside.get(whole.unwrap_or(&oid));
+            let Some(outside) = outside.filter(|one| !one.temporary) else {
                 continue;
             };
             if !matches!(outside.kind, b'r' | b'p' | b'm') {
@@ -324,6 +329,10 @@ impl Conclusion<'_> {
                 rows.removed
             );
             self.push(Effect::Write, because, outside, Some(all));
+            if is_of_jobs(&outside.name) {
+                let because = format!("{} tells the server what to run later", outside.name);
+                self.push(Effect::Escalate, because, outside, None);
+            }
             let facts = [
                 ("inserted in", rows.inserted),
                 ("changed in", rows.changed),
@@ -441,6 +450,13 @@ impl Conclusion<'_> {
                     "an extension, language or event trigger changes",
                 ),
                 Change::Rights => (Effect::Escalate, "roles, rights or settings change"),
+                Change::Code if name == "pg_aggregate" && rows.changed > 0 => {
+                    (Effect::Escalate, "code that others run is replaced")
+                }
+                Change::Guard if name.starts_with("pg_publication") && rows.inserted > 0 => (
+                    Effect::Interrupt,
+                    "rows of a published table without a key can no longer be changed",
+                ),
                 Change::Structure if adds && only_new => (Effect::Write, "structure is added"),
                 Change::Guard if adds && only_new && rows.changed == 0 => {
                     (Effect::Write, "structure is added")
@@ -470,6 +486,21 @@ impl Conclusion<'_> {
             self.measured.effects.push(impact);
         }
     }
+}
+
+/// New tables that are parts of others, which whoever uses those sees as well.
+fn adopted(sight: &Sight) -> HashMap<u32, u32> {
+    let inside = sight.inside.iter();
+    inside
+        .filter(|entry| entry.catalog == changes::INHERITS)
+        .map(|entry| (entry.oid, entry.parent))
+        .collect()
+}
+
+/// Tables of extensions that run what their rows say.
+fn is_of_jobs(table: &str) -> bool {
+    let schemas = ["cron.", "pgagent.", "partman.", "timetable."];
+    schemas.iter().any(|schema| table.starts_with(schema))
 }
 
 fn kind_word(kind: u8) -> &'static str {

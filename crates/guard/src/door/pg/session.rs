@@ -13,6 +13,7 @@ mod replies;
 mod run;
 mod script;
 mod steps;
+mod twophase;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -151,6 +152,8 @@ struct Session {
     /// Reads that the policy let through before.
     reads_allowed: Vec<Effects>,
     deciding: Option<tokio::task::JoinHandle<Decided>>,
+    /// A prepared transaction that is being made or ended.
+    two_phase: Option<twophase::TwoPhase>,
     own_number: u64,
     client_gone: bool,
 }
@@ -257,6 +260,7 @@ impl Session {
             is_cancelling: false,
             reads_allowed: Vec::new(),
             deciding: None,
+            two_phase: None,
             own_number: 0,
             client_gone: false,
         }

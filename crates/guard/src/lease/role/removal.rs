@@ -57,6 +57,7 @@ pub async fn drop_role(client: &mut Client, role: &str, database: &str) -> Resul
         )
         .await
         .map_err(refused("end the sessions of the lease"))?;
+    throw_away_prepared(client, role).await?;
     let (before, heir, after) = match heir(client, owner.as_deref()).await? {
         Heir::Guard => (String::new(), "CURRENT_USER".to_owned(), String::new()),
         Heir::Owner(owner) => (String::new(), quoted(&owner), String::new()),
@@ -77,6 +78,36 @@ pub async fn drop_role(client: &mut Client, role: &str, database: &str) -> Resul
         .await
         .map_err(refused(step))?;
     transaction.commit().await.map_err(refused(step))
+}
+
+/// Throws away what the role has prepared and nobody ended: it would keep the role, and its locks.
+async fn throw_away_prepared(client: &Client, role: &str) -> Result<(), RoleError> {
+    let step = "roll back what the lease had prepared";
+    let rows = client
+        .query(
+            "SELECT gid FROM pg_prepared_xacts WHERE owner = $1 AND database = current_database()",
+            &[&role],
+        )
+        .await
+        .map_err(refused(step))?;
+    for row in rows {
+        let gid: String = row.try_get(0).map_err(refused(step))?;
+        let gid = postgres_protocol::escape::escape_literal(&gid);
+        // In the name of the role, unless guard is a superuser anyway.
+        client
+            .batch_execute(&format!("SET ROLE {}", quoted(role)))
+            .await
+            .map_err(refused(step))?;
+        let ended = client
+            .batch_execute(&format!("ROLLBACK PREPARED {gid}"))
+            .await;
+        client
+            .batch_execute("RESET ROLE")
+            .await
+            .map_err(refused(step))?;
+        ended.map_err(refused(step))?;
+    }
+    Ok(())
 }
 
 /// Who gets what a lease has made.

@@ -72,22 +72,6 @@ async fn a_refusal_inside_a_transaction_fails_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prepared_transactions_are_not_passed() {
-    let bench = Bench::new(&postgres::newest().unwrap()).await;
-    let said = bench
-        .psql(&["BEGIN; DELETE FROM orders; PREPARE TRANSACTION 'later'"])
-        .await;
-    assert!(said.err.contains("ZU403"), "{said:?}");
-    let said = bench.psql(&["COMMIT PREPARED 'later'"]).await;
-    assert!(said.err.contains("ZU403"), "{said:?}");
-    assert_eq!(bench.orders().await, 1000);
-    assert_eq!(
-        bench.number("SELECT count(*) FROM pg_prepared_xacts").await,
-        0
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn approved_statements_outside_transactions_run_once() {
     let bench = Bench::new(&postgres::newest().unwrap()).await;
     let command = "CREATE INDEX CONCURRENTLY later ON orders ((total + 1))";

@@ -19,6 +19,8 @@ pub(in crate::door::pg) struct Catalog {
     body: &'static str,
     /// Expressions whose calls are listed.
     expressions: &'static [&'static str],
+    /// A type whose values may call functions, or nothing.
+    of_type: &'static str,
     /// What is left out.
     only: &'static str,
 }
@@ -40,6 +42,7 @@ const PLAIN: Catalog = Catalog {
     kind: NONE,
     body: NONE,
     expressions: &[],
+    of_type: NO_OID,
     only: "",
 };
 
@@ -52,7 +55,8 @@ pub(in crate::door::pg) const CATALOGS: &[Catalog] = &[
         called: "x.relname",
         owner: "x.relowner",
         rights: "x.relacl",
-        kind: "x.relkind, x.relpersistence, x.relrowsecurity, x.relforcerowsecurity, x.relreplident",
+        kind: "x.relkind, x.relpersistence, x.relrowsecurity, x.relforcerowsecurity, x.relreplident, \
+               x.reloftype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid",
         body: "x.reloptions, x.reltablespace, x.relam, x.reloftype, x.relpartbound",
         ..PLAIN
     },
@@ -64,8 +68,9 @@ pub(in crate::door::pg) const CATALOGS: &[Catalog] = &[
         parent: "x.attrelid",
         called: "x.attname",
         rights: "x.attacl",
-        kind: "x.attisdropped, x.attnotnull",
+        kind: "x.attisdropped, x.attnotnull, x.attislocal, x.attidentity",
         body: "x.atttypid, x.atttypmod, x.attcollation, x.attidentity, x.attgenerated",
+        of_type: "x.atttypid",
         only: " AND x.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2",
         ..PLAIN
     },
@@ -91,6 +96,9 @@ pub(in crate::door::pg) const CATALOGS: &[Catalog] = &[
         name: "pg_attrdef",
         sub: "x.adnum",
         parent: "x.adrelid",
+        kind: "(SELECT a.attgenerated FROM pg_catalog.pg_attribute a \
+               WHERE a.attrelid OPERATOR(pg_catalog.=) x.adrelid \
+               AND a.attnum OPERATOR(pg_catalog.=) x.adnum)",
         body: "x.adbin",
         expressions: &["x.adbin"],
         ..PLAIN
@@ -101,7 +109,7 @@ pub(in crate::door::pg) const CATALOGS: &[Catalog] = &[
         parent: "CASE WHEN x.conrelid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN x.conrelid \
                  ELSE x.contypid END",
         called: "x.conname",
-        kind: "x.contype, x.convalidated",
+        kind: "x.contype, x.convalidated, x.confdeltype, x.conislocal, x.conkey",
         body: "x.conrelid, x.contypid, x.conkey, x.confrelid, x.confkey, x.confdeltype, \
                x.confupdtype, x.confmatchtype, x.conbin, x.condeferrable, x.condeferred, x.conexclop",
         expressions: &["x.conbin"],
@@ -140,7 +148,8 @@ pub(in crate::door::pg) const CATALOGS: &[Catalog] = &[
         name: "pg_trigger",
         parent: "x.tgrelid",
         called: "x.tgname",
-        kind: "x.tgisinternal, x.tgenabled",
+        kind: "x.tgisinternal, x.tgenabled, \
+               x.tgparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid",
         body: "x.tgfoid, x.tgtype, x.tgconstrrelid, x.tgargs, x.tgattr, x.tgqual, x.tgdeferrable, \
                x.tginitdeferred",
         ..PLAIN
@@ -181,6 +190,16 @@ pub(in crate::door::pg) const CATALOGS: &[Catalog] = &[
         parent: "x.enumtypid",
         called: "x.enumlabel",
         body: "x.enumsortorder",
+        ..PLAIN
+    },
+    Catalog {
+        oid: 3381,
+        name: "pg_statistic_ext",
+        parent: "x.stxrelid",
+        called: "x.stxname",
+        owner: "x.stxowner",
+        body: "x.stxkeys, x.stxkind, x.stxexprs",
+        expressions: &["x.stxexprs"],
         ..PLAIN
     },
     Catalog {
@@ -235,23 +254,80 @@ impl Catalog {
         )
     }
 
-    /// Returns the text that lists the functions called by the row's expressions.
+    /// Returns the text that lists the functions called by the row's expressions and by the types in
+    /// them: a domain checks its values, a range measures them.
     fn calls(&self) -> String {
-        if self.expressions.is_empty() {
+        let has_type = self.of_type != NO_OID;
+        if self.expressions.is_empty() && !has_type {
             return NONE.to_owned();
         }
-        let expressions = self.expressions.join(", ");
-        // SOURCE: src/backend/nodes/outfuncs.c: how stored expressions name what they call.
-        let pattern = ":(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)";
-        format!(
-            "(SELECT pg_catalog.string_agg(m.m[1], ','::pg_catalog.text) FROM \
-             pg_catalog.regexp_matches((ROW({expressions}))::pg_catalog.text, \
-             '{pattern}'::pg_catalog.text, 'g'::pg_catalog.text) AS m(m))"
-        )
+        let text = match self.expressions {
+            [] => NONE.to_owned(),
+            some => format!("(ROW({}))::pg_catalog.text", some.join(", ")),
+        };
+        let of_type = self.of_type;
+        let (direct, types) = (matches(&text, CALLS), matches(&text, TYPES));
+        // A type of the server's own calls nothing, and most columns are of such a type.
+        let first = format!(
+            "SELECT {of_type} AS o UNION ALL SELECT (m.m[1])::pg_catalog.oid FROM {types} AS m(m)"
+        );
+        let whole = format!(
+            "(WITH RECURSIVE t(o) AS (SELECT f.o FROM ({first}) f \
+               WHERE f.o OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid UNION {INNER_TYPES}) \
+             SELECT pg_catalog.string_agg(c.f, ','::pg_catalog.text) FROM ( \
+               SELECT m.m[1] AS f FROM {direct} AS m(m) UNION ALL {}) c)",
+            by_types()
+        );
+        match has_type {
+            true => format!(
+                "CASE WHEN {of_type} OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid THEN {whole} END"
+            ),
+            false => whole,
+        }
     }
 
     /// Returns the expression that is the key of a row.
     pub(in crate::door::pg) fn key(&self) -> &'static str {
         self.key
     }
+}
+
+// SOURCE: src/backend/nodes/outfuncs.c: how stored expressions name what they call, and types.
+const CALLS: &str = ":(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)";
+const TYPES: &str = ":[a-zA-Z_]*[tT]ype[a-zA-Z_]* ([0-9]+)";
+
+fn matches(text: &str, pattern: &str) -> String {
+    format!("pg_catalog.regexp_matches({text}, '{pattern}'::pg_catalog.text, 'g'::pg_catalog.text)")
+}
+
+/// The types that those in `t` are made of.
+const INNER_TYPES: &str = "SELECT u.o FROM t JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) t.o, \
+    LATERAL (SELECT y.typbasetype AS o UNION ALL SELECT y.typelem \
+      UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r \
+        WHERE r.rngtypid OPERATOR(pg_catalog.=) y.oid OR r.rngmultitypid OPERATOR(pg_catalog.=) y.oid \
+      UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+        WHERE a.attrelid OPERATOR(pg_catalog.=) y.typrelid \
+        AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2) u \
+    WHERE u.o OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid";
+
+/// The functions that the types in `t` call.
+fn by_types() -> String {
+    let checks = matches("(ROW(k.conbin))::pg_catalog.text", CALLS);
+    let defaults = matches("(ROW(y.typdefaultbin))::pg_catalog.text", CALLS);
+    let range = |function: &str| {
+        format!(
+            "SELECT (r.{function})::pg_catalog.oid::pg_catalog.text FROM t JOIN pg_catalog.pg_range r \
+               ON r.rngtypid OPERATOR(pg_catalog.=) t.o OR r.rngmultitypid OPERATOR(pg_catalog.=) t.o \
+             WHERE (r.{function})::pg_catalog.oid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid"
+        )
+    };
+    format!(
+        "SELECT m.m[1] FROM t JOIN pg_catalog.pg_constraint k \
+           ON k.contypid OPERATOR(pg_catalog.=) t.o, {checks} AS m(m) \
+         UNION ALL SELECT m.m[1] FROM t JOIN pg_catalog.pg_type y \
+           ON y.oid OPERATOR(pg_catalog.=) t.o, {defaults} AS m(m) \
+         UNION ALL {} UNION ALL {}",
+        range("rngsubdiff"),
+        range("rngcanonical")
+    )
 }

@@ -1,5 +1,7 @@
 //! What the difference between the two sights of a row means.
 
+mod added;
+
 use std::collections::{HashMap, HashSet};
 
 use holdfast_core::Effect;
@@ -25,6 +27,10 @@ pub(in crate::door::pg) struct Sight {
     pub schemas: HashMap<u32, String>,
     /// Names that are there already.
     pub taken: Vec<Taken>,
+    /// Known tables that join others, whose triggers, rules or checks would act there.
+    pub armed: HashSet<u32>,
+    /// Functions of the lease's own that stand behind the tables of others.
+    pub used: HashSet<u32>,
 }
 
 /// A relation, function or operator that is there already.
@@ -132,8 +138,15 @@ impl Judge<'_> {
         let relation = self
             .relation(entry)
             .and_then(|oid| self.relations.get(&oid));
+        let of_class = match entry.catalog {
+            CLASS | INHERITS => Some(entry.oid),
+            ATTRIBUTE | ATTRDEF | CONSTRAINT | INDEX | POLICY | REWRITE | SEQUENCE | STATISTIC
+            | TRIGGER => Some(entry.parent),
+            _ => None,
+        };
+        let class = of_class.and_then(|oid| self.now.get(&(CLASS, oid, 0)));
         relation.is_some_and(|one| one.temporary)
-            || entry.catalog == CLASS && entry.letter(1) == Some('t')
+            || class.is_some_and(|class| class.letter(1) == Some('t'))
     }
 
     /// Others know the relation, type or schema that it belongs to.
@@ -183,74 +196,21 @@ impl Judge<'_> {
         let mut taken = self.sight.taken.iter();
         taken.any(|one| {
             let found = self.sight.schemas.get(&one.schema).is_none_or(in_path);
-            let is_builtin = one.schema == CATALOG && entry.catalog != CLASS;
-            let other = entry.catalog != CLASS || one.schema != entry.parent;
+            // A table is a type as well.
+            let named = |catalog: u32| matches!(catalog, CLASS | TYPE);
+            let is_builtin = one.schema == CATALOG && !named(entry.catalog);
+            let other = !named(entry.catalog) || one.schema != entry.parent;
             let alike = match (entry.catalog == PROC, arguments, one.arguments) {
                 (true, Some(new), Some(old)) => new == old,
                 _ => true,
             };
-            one.catalog == entry.catalog
+            (one.catalog == entry.catalog || named(one.catalog) && named(entry.catalog))
                 && one.name == entry.name
                 && (found || is_builtin)
                 && other
                 && alike
                 && !self.is_own(&one.owner)
         })
-    }
-
-    fn added(&self, entry: &Entry) -> Option<Meaning> {
-        let shared = self.is_shared(entry.parent);
-        let call = |because| match self.acts(entry) && shared {
-            true => Some((Effect::Escalate, because)),
-            false => Some((Effect::Write, ADDED)),
-        };
-        match entry.catalog {
-            CLASS if matches!(entry.letter(0), Some('i' | 'I' | 't')) => None,
-            CLASS if self.shadows(entry) => Some((
-                Effect::Redirect,
-                "a relation of this name would be found in place of one that is used",
-            )),
-            ATTRDEF => call("a default calls a function whenever somebody writes to the table"),
-            INDEX => call("an index calls a function whenever somebody writes to the table"),
-            CONSTRAINT if self.acts(entry) && (shared || self.is_old_type(entry.parent)) => Some((
-                Effect::Escalate,
-                "a constraint calls a function whenever somebody writes to the table",
-            )),
-            REWRITE if shared => {
-                let because = "a rule acts whenever somebody uses the table";
-                Some((Effect::Escalate, because))
-            }
-            TRIGGER if shared && entry.letter(0) == Some('f') => {
-                let because = "a trigger acts whenever somebody writes to the table";
-                Some((Effect::Escalate, because))
-            }
-            POLICY if shared => Some((Effect::Escalate, "who sees or changes which rows changes")),
-            PROC if entry.letter(0) == Some('t') => {
-                let because = "SECURITY DEFINER: whoever calls it acts as its owner";
-                Some((Effect::Escalate, because))
-            }
-            PROC if entry.letter(1) == Some('t') => {
-                let because = "LEAKPROOF: it sees rows before row security does";
-                Some((Effect::Escalate, because))
-            }
-            PROC | OPERATOR if self.shadows(entry) => Some((
-                Effect::Escalate,
-                "a function or operator of this name would be called in place of one that is used",
-            )),
-            CAST => Some((Effect::Escalate, "a cast changes how values are understood")),
-            _ => Some((Effect::Write, ADDED)),
-        }
-    }
-
-    /// A domain that others know already.
-    fn is_old_type(&self, oid: u32) -> bool {
-        let is_new =
-            self.now.contains_key(&(TYPE, oid, 0)) && !self.before.contains_key(&(TYPE, oid, 0));
-        !is_new && !self.relations.contains_key(&oid) && oid != 0 && !self.is_new_relation(oid)
-    }
-
-    fn is_new_relation(&self, oid: u32) -> bool {
-        self.now.contains_key(&(CLASS, oid, 0)) && !self.before.contains_key(&(CLASS, oid, 0))
     }
 
     fn changed(&self, before: &Entry, now: &Entry) -> Vec<Meaning> {
@@ -267,7 +227,13 @@ impl Judge<'_> {
                 CONSTRAINT | INDEX | POLICY | REWRITE | TRIGGER => (Effect::Write, RENAMED),
                 CLASS if matches!(now.letter(0), Some('i' | 'I')) => (Effect::Write, RENAMED),
                 ATTRIBUTE if now.letter(0) == Some('t') => DROPPED_COLUMN,
-                PROC if self.is_own(&before.owner) => (Effect::Write, RENAMED),
+                PROC if self.is_own(&before.owner) && !self.shadows(now) => {
+                    (Effect::Write, RENAMED)
+                }
+                PROC if self.is_own(&before.owner) => (
+                    Effect::Escalate,
+                    "a function of this name would be called in place of one that is used",
+                ),
                 _ => (
                     Effect::Redirect,
                     "whoever uses the old name no longer finds it",
@@ -305,6 +271,7 @@ impl Judge<'_> {
                 let because = "copies kept by replication can no longer follow changes";
                 (Effect::Disarm, because)
             }
+            CLASS if became(5, 't') => (Effect::Destroy, "the table would go together with a type"),
             ATTRIBUTE if became(0, 't') => DROPPED_COLUMN,
             ATTRIBUTE if became(1, 't') => (Effect::Interrupt, "a column no longer takes NULL"),
             CONSTRAINT if became(1, 'f') => {
@@ -317,6 +284,12 @@ impl Judge<'_> {
             REWRITE if became(2, 'D') || became(2, 'R') => {
                 (Effect::Disarm, "a rule no longer acts")
             }
+            TRIGGER if matches!(before.letter(1), Some('D' | 'R')) => {
+                (Effect::Escalate, "a trigger acts again")
+            }
+            REWRITE if matches!(before.letter(2), Some('D' | 'R')) => {
+                (Effect::Escalate, "a rule acts again")
+            }
             // Its body says so as well.
             PROC => return None,
             _ => (Effect::Write, ALTERED),
@@ -328,7 +301,14 @@ impl Judge<'_> {
         Some(match now.catalog {
             ATTRIBUTE if now.letter(0) == Some('t') => DROPPED_COLUMN,
             ATTRIBUTE => (Effect::Interrupt, "what a column holds changes"),
-            PROC if self.is_own(&before.owner) && now.letter(0) == Some('f') => {
+            CLASS if matches!(now.letter(0), Some('v' | 'm')) && !self.is_own(&before.owner) => (
+                Effect::Escalate,
+                "with whose rights a view reads, or what it lets through, changes",
+            ),
+            PROC if self.is_own(&before.owner)
+                && now.letter(0) == Some('f')
+                && !self.sight.used.contains(&now.oid) =>
+            {
                 (Effect::Write, ALTERED)
             }
             PROC => (Effect::Escalate, replaced),
@@ -369,7 +349,18 @@ impl Judge<'_> {
                 let replaced = now.any(|one| {
                     (one.catalog, one.parent, one.sub) == (ATTRDEF, entry.parent, entry.sub)
                 });
-                (!replaced).then_some((Effect::Write, "a default is gone"))
+                let column = self.now.get(&(ATTRIBUTE, entry.parent, entry.sub));
+                let is_needed = column.is_some_and(|column| {
+                    column.letter(1) == Some('t') && column.letter(3).is_none()
+                });
+                match (replaced, is_needed) {
+                    (true, _) => None,
+                    (false, true) => Some((
+                        Effect::Interrupt,
+                        "who leaves the column out is refused from now on",
+                    )),
+                    (false, false) => Some((Effect::Write, "a default is gone")),
+                }
             }
             CONSTRAINT if of_type && self.type_is_removed(entry.parent) => None,
             CONSTRAINT if entry.letter(0) == Some('t') => None,
@@ -434,11 +425,13 @@ const DROPPED_COLUMN: Meaning = (Effect::Destroy, "a column and its values are g
 // SOURCE: src/include/catalog/*.h of PostgreSQL 15 and 18: these numbers never change.
 const CLASS: u32 = 1259;
 const ATTRIBUTE: u32 = 1249;
-const PROC: u32 = 1255;
+/// Functions and procedures.
+pub(in crate::door::pg) const PROC: u32 = 1255;
 const ATTRDEF: u32 = 2604;
 const CONSTRAINT: u32 = 2606;
 const INDEX: u32 = 2610;
-const INHERITS: u32 = 2611;
+/// Which table is a part of which.
+pub(in crate::door::pg) const INHERITS: u32 = 2611;
 const REWRITE: u32 = 2618;
 const TRIGGER: u32 = 2620;
 const POLICY: u32 = 3256;
@@ -448,6 +441,7 @@ const ENUM: u32 = 3501;
 const SEQUENCE: u32 = 2224;
 const OPERATOR: u32 = 2617;
 const CAST: u32 = 2605;
+const STATISTIC: u32 = 3381;
 
 /// SOURCE: src/include/catalog/pg_namespace.dat: the schema `pg_catalog`.
 const CATALOG: u32 = 11;

@@ -21,6 +21,8 @@ impl Control {
         let mut sight = Sight {
             outside: outside(&client, said, &inside).await?,
             harmless: harmless(&client, &inside).await?,
+            armed: joining(&client, &inside).await?,
+            used: used(&client, role, &inside).await?,
             ..Sight::default()
         };
         names(&client, role, &inside, &mut sight).await?;
@@ -86,6 +88,38 @@ async fn harmless(client: &Client, inside: &[Entry]) -> Result<HashSet<u32>, Str
         .collect()
 }
 
+/// Looks which known tables that become parts of others bring something along that acts.
+async fn joining(client: &Client, inside: &[Entry]) -> Result<HashSet<u32>, String> {
+    let children = numbers(inside, changes::INHERITS);
+    if children.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = client.query(ARMED, &[&children]).await.map_err(told)?;
+    rows.iter()
+        .map(|row| row.try_get(0).map_err(told))
+        .collect()
+}
+
+/// Looks which functions stand behind tables of others.
+async fn used(client: &Client, role: &str, inside: &[Entry]) -> Result<HashSet<u32>, String> {
+    let functions = numbers(inside, changes::PROC);
+    if functions.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = client
+        .query(USED, &[&functions, &role])
+        .await
+        .map_err(told)?;
+    rows.iter()
+        .map(|row| row.try_get(0).map_err(told))
+        .collect()
+}
+
+fn numbers(inside: &[Entry], catalog: u32) -> Vec<u32> {
+    let of = inside.iter().filter(|entry| entry.catalog == catalog);
+    of.map(|entry| entry.oid).collect()
+}
+
 async fn names(
     client: &Client,
     role: &str,
@@ -118,14 +152,47 @@ async fn names(
 
 /// Functions that compute: the server's own that are not volatile or only give a value, and those of
 /// extensions that do nothing else.
-const HARMLESS: &str = "SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.oid = ANY($1) AND ( \
+///
+/// A function that was made a part of an extension later is none of its own.
+const HARMLESS: &str = "SELECT p.oid FROM pg_catalog.pg_proc p \
+    JOIN pg_catalog.pg_language l ON l.oid = p.prolang WHERE p.oid = ANY($1) AND ( \
     p.oid < 10000 AND (p.provolatile <> 'v' OR p.proname IN ('clock_timestamp', 'gen_random_uuid', \
       'nextval', 'pg_backend_pid', 'random', 'timeofday', 'uuidv4', 'uuidv7')) \
     OR EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid \
       WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' \
+      AND (l.lanname IN ('c', 'internal') OR p.xmin = e.xmin) \
       AND e.extname IN ('btree_gin', 'btree_gist', 'citext', 'cube', 'earthdistance', \
         'fuzzystrmatch', 'hstore', 'intarray', 'isn', 'ltree', 'pg_trgm', 'pg_uuidv7', 'pgcrypto', \
         'pgx_ulid', 'postgis', 'unaccent', 'uuid-ossp', 'vector')))";
+
+/// Tables with triggers, rules, row security, or checks that call functions which somebody made.
+const ARMED: &str = "SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
+    AND (c.relhasrules OR c.relrowsecurity \
+    OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgparentid = 0) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_constraint k, \
+      regexp_matches(k.conbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m \
+      WHERE k.conrelid = c.oid AND m[1]::oid >= 16384) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_attribute a \
+      ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated <> '', \
+      regexp_matches(f.adbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m \
+      WHERE f.adrelid = c.oid AND m[1]::oid >= 16384) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND t.oid >= 16384 AND t.typtype IN ('c', 'd', 'r', 'm')))";
+
+/// Functions on which something of a table or type depends that another role owns.
+const USED: &str = "SELECT DISTINCT d.refobjid FROM pg_catalog.pg_depend d \
+    LEFT JOIN pg_catalog.pg_trigger g ON d.classid = 'pg_catalog.pg_trigger'::regclass AND g.oid = d.objid \
+    LEFT JOIN pg_catalog.pg_attrdef f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid \
+    LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid \
+    LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.oid = d.objid \
+    LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::regclass AND p.oid = d.objid \
+    LEFT JOIN pg_catalog.pg_class c ON c.oid = COALESCE(g.tgrelid, f.adrelid, NULLIF(k.conrelid, 0), \
+      w.ev_class, p.polrelid, CASE WHEN d.classid = 'pg_catalog.pg_class'::regclass THEN d.objid END) \
+    LEFT JOIN pg_catalog.pg_type t ON t.oid = COALESCE(NULLIF(k.contypid, 0), \
+      CASE WHEN d.classid = 'pg_catalog.pg_type'::regclass THEN d.objid END) \
+    LEFT JOIN pg_catalog.pg_roles r ON r.oid = COALESCE(c.relowner, t.typowner) \
+    WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid = ANY($1) \
+    AND COALESCE(c.oid, t.oid) IS NOT NULL AND r.rolname IS DISTINCT FROM $2";
 
 /// The lease's role; schemas that may stand in somebody's search path: those that are named like a
 /// role, and those in a setting; all schemas; and names that are in use.
@@ -144,6 +211,9 @@ const NAMES: &str = "SELECT 'role', r.oid, '', '', NULL::int4 FROM pg_catalog.pg
     UNION ALL SELECT '1259', c.relnamespace, md5((ROW(c.relname))::text), c.relowner::text, NULL \
       FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') \
       AND c.relpersistence <> 't' AND md5((ROW(c.relname))::text) = ANY($2) \
+    UNION ALL SELECT '1247', t.typnamespace, md5((ROW(t.typname))::text), t.typowner::text, NULL \
+      FROM pg_catalog.pg_type t WHERE t.typtype <> 'c' AND t.typcategory <> 'A' \
+      AND md5((ROW(t.typname))::text) = ANY($2) \
     UNION ALL SELECT '1255', p.pronamespace, md5((ROW(p.proname))::text), p.proowner::text, \
       CASE WHEN p.pronargdefaults = 0 AND p.provariadic = 0 THEN p.pronargs::int4 END \
       FROM pg_catalog.pg_proc p WHERE md5((ROW(p.proname))::text) = ANY($2) \

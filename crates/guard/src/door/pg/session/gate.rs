@@ -16,6 +16,7 @@ use super::super::evidence::{self, Said};
 use super::super::measured::{self, Measured, sourced};
 use super::super::outside::{Outside, Sample};
 use super::super::own;
+use super::super::prepared::Kept;
 use super::Session;
 use super::plan::{Item, Ran};
 use super::replies::Expected;
@@ -37,8 +38,20 @@ pub(super) enum Then {
         /// It begins the next transaction, with the properties that this one had.
         is_chain: bool,
     },
+    /// A prepared transaction is ended.
+    End {
+        bytes: BytesMut,
+        expected: Vec<Expected>,
+    },
     /// A `COMMIT` of ours is sent.
     Own { is_simple: bool },
+    /// The client's own `PREPARE TRANSACTION` is sent.
+    Prepare {
+        bytes: BytesMut,
+        expected: Vec<Expected>,
+        is_simple: bool,
+        gid: String,
+    },
     /// What comes next may run.
     Sample,
     /// The statement that had to be decided may run.
@@ -47,11 +60,15 @@ pub(super) enum Then {
 
 /// What came out.
 pub(super) enum Decided {
+    /// The prepared transaction may be ended.
+    Ends(Box<Kept>),
     /// Where sequences stood.
     Sampled(Sample),
     /// Nothing that needs a permit.
     Free,
     Permitted(Box<Permit>),
+    /// It may be prepared, and that is recorded.
+    Prepared(Option<Box<Permit>>, Box<Kept>),
     Refused(Refusal),
 }
 
@@ -63,12 +80,12 @@ impl Decided {
 }
 
 /// Everything that a decision needs, apart from the session.
-struct Question {
-    gatekeeper: Gatekeeper,
+pub(super) struct Question {
+    pub gatekeeper: Gatekeeper,
     leases: Leases,
-    lease: Lease,
-    source: Arc<super::super::source::Source>,
-    database: String,
+    pub lease: Lease,
+    pub source: Arc<super::super::source::Source>,
+    pub database: String,
     digest: Digest,
     summary: String,
     rehearsing: Option<(Rehearsals, Rehearsing)>,
@@ -108,6 +125,10 @@ impl Session {
 
     fn ask(&mut self, then: Then) {
         self.captured.clear();
+        if let Then::Prepare { .. } = then {
+            // It gets its number now, by which it is known later. No row is answered.
+            self.own("SELECT FROM pg_catalog.pg_current_xact_id() OFFSET 1");
+        }
         // What was deferred to the COMMIT happens now, so that it is counted.
         self.own("SET CONSTRAINTS ALL IMMEDIATE");
         // What defers itself again can no longer write when the COMMIT runs it.
@@ -146,6 +167,8 @@ impl Session {
             }
             Some(said) => match changes::question(&said) {
                 Some(question) => {
+                    // Compiling so long a question takes longer than answering it.
+                    self.own("SET LOCAL jit TO off");
                     self.own(&question);
                     self.own_sync();
                     self.phase = Phase::Changes(then, said);
@@ -182,11 +205,19 @@ impl Session {
         let question = question.rehearsed(&self.door.rehearsals, || self.rehearse_open());
         let (statements, approved) = (open.open.clone(), open.approved.clone());
         let sample = self.sample.take();
+        let to_keep = self.to_keep(&then, &said);
+        let keeper = to_keep
+            .as_ref()
+            .map(|_| self.question(question.digest, String::new()));
         self.deciding = Some(tokio::spawn(async move {
             let asking = question.measure((said, entries, sample), statements, approved);
-            match tokio::time::timeout(PG_EVIDENCE_WAITS_MAX, asking).await {
+            let decided = match tokio::time::timeout(PG_EVIDENCE_WAITS_MAX, asking).await {
                 Ok(decided) => decided,
                 Err(_) => Decided::Refused(unmeasured("the question took too long")),
+            };
+            match keeper {
+                Some(keeper) => keeper.keep(decided, to_keep).await,
+                None => decided,
             }
         }));
         self.phase = Phase::Deciding(then);
@@ -208,10 +239,12 @@ impl Session {
             for impact in statement.effects.impacts() {
                 effects.push(sourced(impact, &self.source.name));
             }
-            let is_tidy = matches!(
-                statement.kind,
-                StatementKind::Index | StatementKind::Maintenance
-            );
+            // Where READ ONLY does not keep the functions behind an index from acting, nothing does.
+            let is_tidy = match statement.kind {
+                StatementKind::Index => true,
+                StatementKind::Maintenance => self.reads_pass,
+                _ => false,
+            };
             let alone = statement.needs_no_block
                 && !is_tidy
                 && statement.effects.worst() <= Some(Effect::Write);
@@ -265,6 +298,11 @@ impl Session {
         };
         match (decided, then) {
             (Decided::Sampled(sample), Then::Sample) => self.sample = Some(sample),
+            (Decided::Ends(kept), Then::End { bytes, expected }) => {
+                self.ends(kept, &bytes, expected);
+            }
+            (Decided::Refused(refusal), Then::End { .. }) => self.refuse_step(refusal),
+            (Decided::Prepared(permit, kept), then) => self.let_prepare(permit, kept, then),
             (Decided::Refused(refusal), Then::Statement { .. } | Then::Sample) => {
                 self.sample = Some(Sample::default());
                 self.refuse_step(refusal);
@@ -280,14 +318,18 @@ impl Session {
             (decided, then) => {
                 let permit = match decided {
                     Decided::Permitted(permit) => Some(permit),
-                    Decided::Free | Decided::Refused(_) | Decided::Sampled(_) => None,
+                    Decided::Ends(_)
+                    | Decided::Free
+                    | Decided::Prepared(..)
+                    | Decided::Refused(_)
+                    | Decided::Sampled(_) => None,
                 };
                 self.commit(permit, then);
             }
         }
     }
 
-    fn commit(&mut self, permit: Option<Box<Permit>>, then: Then) {
+    pub(super) fn commit(&mut self, permit: Option<Box<Permit>>, then: Then) {
         // The permits of statements that were decided before they started end with it.
         let early = self
             .transaction
@@ -323,7 +365,19 @@ impl Session {
                 }
                 self.phase = Phase::Committing { permit };
             }
-            Then::Sample | Then::Statement { .. } => {}
+            Then::Prepare {
+                bytes,
+                expected,
+                is_simple,
+                ..
+            } => {
+                self.send(&bytes, expected);
+                if !is_simple {
+                    own::write_flush(&mut self.to_server);
+                }
+                self.phase = Phase::Committing { permit };
+            }
+            Then::End { .. } | Then::Sample | Then::Statement { .. } => {}
         }
     }
 
@@ -339,7 +393,7 @@ impl Session {
         self.phase = Phase::Deciding(Then::Sample);
     }
 
-    fn question(&self, digest: Digest, summary: String) -> Question {
+    pub(super) fn question(&self, digest: Digest, summary: String) -> Question {
         Question {
             gatekeeper: self.door.gatekeeper.clone(),
             leases: self.door.leases.clone(),
@@ -523,7 +577,7 @@ impl Question {
         }
     }
 
-    fn asked(
+    pub(super) fn asked(
         &self,
         effects: Effects,
         evidence: Evidence,

@@ -51,8 +51,9 @@ impl Session {
         if !self.leads_out {
             return false;
         }
-        let text = ran.text();
-        let text = String::from_utf8_lossy(&text).to_ascii_lowercase();
+        let known = ran.known.as_ref();
+        let text = known.and_then(|known| known.text.get(statement.range.clone()));
+        let text = String::from_utf8_lossy(text.unwrap_or_default()).to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         let is_code = matches!(statement.kind, StatementKind::Do | StatementKind::Routine);
         has(RUN_TEXT) || is_code && has(DYNAMIC)

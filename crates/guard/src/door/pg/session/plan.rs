@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_core::{Code, Digest, Untrusted};
-use holdfast_judge::sql::{Control, Statement};
+use holdfast_judge::sql::{Control, Statement, StatementKind};
 
 use super::super::known::{Class, Known};
 use super::super::own;
 use super::Bound;
 use super::replies::{Expected, What};
 use super::script::Parameters;
+use super::twophase::Wanted;
 
 /// One step.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) enum Item {
     Bare {
         bytes: BytesMut,
         expected: Vec<Expected>,
+        /// It tidies only, which the server does READ ONLY as well.
+        tidies: bool,
     },
     /// The door opens a transaction.
     Begin,
@@ -42,6 +45,12 @@ pub(super) enum Item {
     Probe(Ran),
     /// The client is told why it is not passed.
     Refuse(Code, String),
+    /// Makes or ends a prepared transaction.
+    TwoPhase {
+        wanted: Wanted,
+        bytes: BytesMut,
+        expected: Vec<Expected>,
+    },
     /// Sent inside a transaction.
     Run {
         bytes: BytesMut,
@@ -151,9 +160,30 @@ impl Ran {
         }
     }
 
+    /// The name of the prepared transaction that its only statement is about.
+    fn gid(&self) -> Option<String> {
+        match self.statements() {
+            [one] => one.prepared.clone(),
+            _ => None,
+        }
+    }
+
+    fn ends_prepared(&self) -> Option<Wanted> {
+        let control = self.control()?;
+        let ends = matches!(control, Control::CommitPrepared | Control::RollbackPrepared);
+        let gid = self.gid().filter(|_| ends)?;
+        Some(Wanted { control, gid })
+    }
+
     /// It is one statement that the server refuses inside a transaction.
     pub(super) fn is_alone(&self) -> bool {
         matches!(self.statements(), [one] if one.needs_no_block && one.control.is_none())
+    }
+
+    /// It only tidies; functions behind an index or statistics run meanwhile.
+    fn tidies(&self) -> bool {
+        let mut statements = self.statements().iter();
+        statements.all(|one| one.kind == StatementKind::Maintenance)
     }
 
     /// It must be decided before it starts.
@@ -199,10 +229,15 @@ pub(super) fn simple(known: &Arc<Known>, is_free: bool) -> Vec<Item> {
     if is_free && whole.is_alone() {
         let (bytes, expected) = query(&known.text, false);
         let mut items = Vec::new();
+        let tidies = whole.tidies();
         if whole.must_be_decided() {
             items.push(Item::Decide(whole));
         }
-        items.push(Item::Bare { bytes, expected });
+        items.push(Item::Bare {
+            bytes,
+            expected,
+            tidies,
+        });
         items.push(end);
         return items;
     }
@@ -213,7 +248,7 @@ pub(super) fn simple(known: &Arc<Known>, is_free: bool) -> Vec<Item> {
         }
         let (bytes, expected) = query(&sent(known, &ran), false);
         items.push(match ran.control() {
-            Some(control) => control_item(control, bytes, expected),
+            Some(control) => control_item((control, ran.gid()), bytes, expected),
             None => run_simple(bytes, expected, vec![ran]),
         });
     }
@@ -230,13 +265,27 @@ fn run_simple(bytes: BytesMut, expected: Vec<Expected>, ran: Vec<Ran>) -> Item {
     }
 }
 
-fn control_item(control: Control, bytes: BytesMut, expected: Vec<Expected>) -> Item {
-    match control {
-        Control::CommitPrepared | Control::PrepareTransaction | Control::RollbackPrepared => {
-            let message = "the PostgreSQL door does not pass prepared transactions; nothing of this was executed";
-            Item::Refuse(Code::ZU403, message.to_owned())
-        }
-        _ => Item::Control {
+fn control_item(
+    (control, gid): (Control, Option<String>),
+    bytes: BytesMut,
+    expected: Vec<Expected>,
+) -> Item {
+    match (control, gid) {
+        (
+            Control::CommitPrepared | Control::PrepareTransaction | Control::RollbackPrepared,
+            gid,
+        ) => match gid {
+            Some(gid) => Item::TwoPhase {
+                wanted: Wanted { control, gid },
+                bytes,
+                expected,
+            },
+            None => {
+                let message = "the prepared transaction has no name; nothing of this was executed";
+                Item::Refuse(Code::ZU403, message.to_owned())
+            }
+        },
+        (control, _) => Item::Control {
             control,
             bytes,
             expected,
@@ -302,7 +351,21 @@ pub(super) fn extended(batch: Vec<Message>, is_free: bool, is_sync: bool) -> Vec
     let binds = batch
         .iter()
         .any(|one| matches!(one.expected.what, What::Bind { .. }));
-    let alone = runs().count() == 1 && runs().all(Ran::is_alone);
+    let is_one = runs().count() == 1;
+    let alone = is_one && runs().all(Ran::is_alone);
+    if let Some(wanted) = runs().next().and_then(Ran::ends_prepared)
+        && is_free
+        && is_sync
+        && is_one
+    {
+        let (bytes, expected) = joined(batch);
+        let ends = Item::TwoPhase {
+            wanted,
+            bytes,
+            expected,
+        };
+        return vec![ends, Item::End { is_simple: false }];
+    }
     let end = Item::End { is_simple: false };
     if is_free && !binds && runs().next().is_none() {
         return pass(batch, is_sync);
@@ -312,8 +375,13 @@ pub(super) fn extended(batch: Vec<Message>, is_free: bool, is_sync: bool) -> Vec
             .filter(|ran| ran.must_be_decided())
             .map(|ran| Item::Decide(ran.clone()))
             .collect();
+        let tidies = runs().all(Ran::tidies);
         let (bytes, expected) = joined(batch);
-        let bare = Item::Bare { bytes, expected };
+        let bare = Item::Bare {
+            bytes,
+            expected,
+            tidies,
+        };
         return decide.into_iter().chain([bare, end]).collect();
     }
     let begins = runs()
@@ -396,7 +464,9 @@ fn cut(batch: Vec<Message>) -> Vec<Item> {
             items.push(Item::Decide(ran));
         }
         if let Some(control) = control {
-            items.push(control_item(control, message.bytes, vec![message.expected]));
+            let gid = message.runs.as_ref().and_then(Ran::gid);
+            let expected = vec![message.expected];
+            items.push(control_item((control, gid), message.bytes, expected));
         } else {
             bytes.extend_from_slice(&message.bytes);
             expected.push(message.expected);

@@ -412,7 +412,11 @@ impl Session {
     fn controlled(&mut self, control: Option<Control>) {
         match control {
             Some(Control::Begin { .. }) => self.status = b'T',
-            Some(Control::Commit { chain: false } | Control::Rollback { chain: false }) => {
+            Some(
+                Control::Commit { chain: false }
+                | Control::PrepareTransaction
+                | Control::Rollback { chain: false },
+            ) => {
                 self.status = b'I';
             }
             _ => return,

@@ -135,17 +135,24 @@ impl Session {
                 expected,
                 ran,
                 is_simple,
-            } => {
-                self.run_part(&bytes, expected, &ran, is_simple);
-            }
+            } => self.run_part(&bytes, expected, &ran, is_simple),
             Item::Control {
                 control,
                 bytes,
                 expected,
             } => self.control(control, &bytes, expected),
+            Item::TwoPhase {
+                wanted,
+                bytes,
+                expected,
+            } => self.two_phase(wanted, bytes, expected),
             Item::Decide(ran) => self.decide_before(&ran),
             Item::Probe(ran) => self.probe(ran),
-            Item::Bare { bytes, expected } => self.bare(&bytes, expected),
+            Item::Bare {
+                bytes,
+                expected,
+                tidies,
+            } => self.bare(&bytes, expected, tidies),
             Item::Refuse(code, message) => {
                 let refusal = Refusal {
                     code,
@@ -208,7 +215,7 @@ impl Session {
     }
 
     /// Makes the session safe again before something runs outside a transaction of ours.
-    fn prepare(&mut self) {
+    pub(super) fn prepare(&mut self) {
         if self.status != b'I' || self.transaction.is_some() {
             return;
         }
@@ -235,7 +242,7 @@ impl Session {
         self.transaction = Some(transaction);
     }
 
-    fn control(&mut self, control: Control, bytes: &BytesMut, expected: Vec<Expected>) {
+    pub(super) fn control(&mut self, control: Control, bytes: &BytesMut, expected: Vec<Expected>) {
         let is_simple = matches!(
             expected.first().map(|one| &one.what),
             Some(What::Query { .. })
@@ -272,12 +279,12 @@ impl Session {
 
     /// Something may be open that a `COMMIT` would make last: the server says so, or our `BEGIN` is on
     /// its way.
-    fn may_commit(&self) -> bool {
+    pub(super) fn may_commit(&self) -> bool {
         self.status == b'T' || (self.status != b'E' && self.transaction.is_some())
     }
 
     /// Runs what the server refuses inside a transaction, without the default of reading only.
-    fn bare(&mut self, bytes: &BytesMut, expected: Vec<Expected>) {
+    fn bare(&mut self, bytes: &BytesMut, expected: Vec<Expected>, tidies: bool) {
         let is_simple = matches!(
             expected.first().map(|one| &one.what),
             Some(What::Query { .. })
@@ -288,21 +295,22 @@ impl Session {
             .map(|open| open.permits)
             .unwrap_or_default();
         self.prepare();
-        if permits.is_empty() {
-            self.send(bytes, expected);
-            if !is_simple {
-                self.own_sync();
-            }
-            return;
+        let writes = !permits.is_empty() && !tidies;
+        if writes {
+            self.own("SET default_transaction_read_only TO off");
+            self.own_sync();
         }
-        self.own("SET default_transaction_read_only TO off");
-        self.own_sync();
         self.send(bytes, expected);
         if !is_simple {
             self.own_sync();
         }
-        self.own("SET default_transaction_read_only TO on");
-        self.own_sync();
+        if writes {
+            self.own("SET default_transaction_read_only TO on");
+            self.own_sync();
+        }
+        if permits.is_empty() {
+            return;
+        }
         let mut permits = permits.into_iter();
         let permit = permits.next().map(Box::new);
         self.phase = Phase::Committing { permit };
@@ -347,6 +355,7 @@ impl Session {
     fn committed(&mut self, permit: Option<Box<Permit>>) {
         let error = self.own_error.take();
         let failed = error.is_some() || self.has_failed;
+        self.two_phase_done(failed);
         if let Some(permit) = permit {
             let (outcome, detail) = match failed {
                 true => (Outcome::NotDone, "the server refused it"),
