@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::EnvelopeError;
 
-pub use cache::{BlockCache, CacheCounts};
+pub use cache::{BlockCache, CacheCounts, NearBlocks};
 pub use directory::{DirectoryStore, WriterLock};
 pub use key::{KeyError, ObjectKey};
 pub use location::{Backend, Location};
@@ -92,6 +92,14 @@ pub trait ObjectStore: Send + Sync {
     /// Tells whether every request goes over a network.
     fn is_remote(&self) -> bool {
         false
+    }
+
+    /// Opens the cache that is named for what is read from here, if one is.
+    ///
+    /// # Errors
+    /// When its folder cannot be used; everything can be read without it.
+    fn open_near(&self) -> io::Result<Option<BlockCache>> {
+        Ok(None)
     }
 
     /// Keeps parts of what is read from now on in a cache on this machine's disk, as the storage has

@@ -85,5 +85,6 @@ fn location(repository: &Path) -> Result<Location, Box<dyn Error>> {
         authority_pem: None,
         timing: Timing::default(),
         promise: Promise::Compliance,
+        near: None,
     })))
 }

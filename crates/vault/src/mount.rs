@@ -86,7 +86,8 @@ pub struct MountRequest {
 /// What makes the next opening quicker than the first. Without any of it everything works as well.
 #[derive(Clone, Debug, Default)]
 pub struct Near {
-    /// Where parts of a repository that is far away are kept, for all mounts and processes.
+    /// Where parts of a repository that is far away are kept, for all mounts and processes; if absent,
+    /// where the repository's location says.
     pub cache: Option<Arc<BlockCache>>,
     /// The folder in which it is remembered what a server touches when it starts, for each source.
     pub hot: Option<PathBuf>,
@@ -132,8 +133,8 @@ impl Mount {
             stale::detach(mountpoint).map_err(failed("detach", mountpoint))?;
         }
         fs::create_dir_all(mountpoint).map_err(failed("make", mountpoint))?;
-        if let Some(cache) = &near.cache {
-            request.point.keep_near(cache);
+        if let Some(cache) = near.cache.or_else(|| request.point.open_near()) {
+            request.point.keep_near(&cache);
         }
         let overlay = Overlay::open(&request.overlay, &summary, request.owner)?;
         let layers = layers::Layers::new(Lower::new(request.point), overlay);

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_core::ErrorChain;
+use holdfast_core::{ByteCount, ErrorChain};
 use holdfast_store::object::s3::{
     Addressing, BucketPath, CredentialSource, Credentials, Endpoint, PlainHttp, S3Location, Timing,
 };
-use holdfast_store::object::{Location, Promise};
+use holdfast_store::object::{Location, NearBlocks, Promise};
 
 use holdfast_vault::retention::Span;
 
@@ -56,7 +56,17 @@ pub(super) fn location(
         promise: Promise::Advisory {
             why: "nobody has tried yet whether this bucket refuses to delete".to_owned(),
         },
+        near: near(vault, state),
     })))
+}
+
+/// Returns where mounts keep what they read from the bucket.
+fn near(vault: &VaultConfig, state: &Path) -> Option<NearBlocks> {
+    let bytes_max = ByteCount(vault.clones.cache_max_mib.saturating_mul(1 << 20));
+    (bytes_max.0 > 0).then(|| NearBlocks {
+        dir: state.join("block-cache"),
+        bytes_max,
+    })
 }
 
 fn credentials(storage: &ObjectStorageConfig, base: &Path) -> Result<CredentialSource, String> {

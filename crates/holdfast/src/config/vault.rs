@@ -99,6 +99,8 @@ pub struct ClonesConfig {
     pub disk_max_mib: u64,
     /// Mebibytes that one may take of the memory.
     pub memory_max_mib: u64,
+    /// Mebibytes of the disk for what all of them have read from a bucket; 0 keeps nothing.
+    pub cache_max_mib: u64,
     /// Seconds that one lives when nobody says.
     pub ttl_s: u64,
     /// Seconds that one may live at most.
@@ -118,6 +120,7 @@ impl Default for ClonesConfig {
             count_max: limits::CLONES,
             disk_max_mib: limits::CLONE_DISK.0 >> 20,
             memory_max_mib: limits::CLONE_MEMORY.0 >> 20,
+            cache_max_mib: limits::BLOCK_CACHE.0 >> 20,
             ttl_s: limits::CLONE_TTL.as_secs(),
             ttl_max_s: limits::CLONE_TTL_MAX.as_secs(),
             form: FormWish::Auto,

@@ -64,6 +64,15 @@ pub struct BlockCache {
     misses: AtomicU64,
 }
 
+/// Where parts of what is read from far away are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NearBlocks {
+    /// The folder of the cache; all processes of a vault name the same.
+    pub dir: PathBuf,
+    /// What it may take of the disk.
+    pub bytes_max: ByteCount,
+}
+
 /// How often something was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheCounts {

@@ -13,6 +13,7 @@ pub(super) mod versions;
 pub(super) mod xml;
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use holdfast_core::{ByteCount, Timestamp};
 
 use super::marker::{LIMIT_MARKER_BYTES, MARKER};
 use super::{
-    Backend, Head, Marker, ObjectError, ObjectKey, ObjectStore, Promise, Range, WriterLock,
+    Backend, BlockCache, Head, Marker, NearBlocks, ObjectError, ObjectKey, ObjectStore, Promise,
+    Range, WriterLock,
 };
 
 pub use client::Timing;
@@ -277,6 +279,13 @@ impl ObjectStore for S3Store {
 
     fn is_remote(&self) -> bool {
         true
+    }
+
+    fn open_near(&self) -> io::Result<Option<BlockCache>> {
+        let location = self.client.location();
+        let open =
+            |near: &NearBlocks| BlockCache::open(&near.dir, near.bytes_max, &location.place());
+        location.near.as_ref().map(open).transpose()
     }
 }
 

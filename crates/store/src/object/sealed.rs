@@ -5,6 +5,7 @@ mod near;
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::ops;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -265,6 +266,10 @@ impl<S: ObjectStore> ObjectStore for Sealed<S> {
 
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
+    }
+
+    fn open_near(&self) -> io::Result<Option<BlockCache>> {
+        self.inner.open_near()
     }
 
     fn keep_near(&self, cache: &Arc<BlockCache>) {

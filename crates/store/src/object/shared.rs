@@ -1,5 +1,6 @@
 //! A store that is shared is a store.
 
+use std::io;
 use std::sync::Arc;
 
 use holdfast_core::{ByteCount, Timestamp};
@@ -48,6 +49,10 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     fn is_remote(&self) -> bool {
         self.as_ref().is_remote()
+    }
+
+    fn open_near(&self) -> io::Result<Option<BlockCache>> {
+        self.as_ref().open_near()
     }
 
     fn keep_near(&self, cache: &Arc<BlockCache>) {

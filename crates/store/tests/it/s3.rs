@@ -50,6 +50,7 @@ pub fn location(address: SocketAddr, bucket: &str) -> S3Location {
             pause: Duration::from_millis(10),
         },
         promise: Promise::Compliance,
+        near: None,
     }
 }
 

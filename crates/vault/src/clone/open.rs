@@ -287,6 +287,9 @@ impl ThinClone {
             open_s: began.elapsed().as_secs_f64(),
             ..self.record.took
         };
+        if let Some(held) = &self.held {
+            held.serves();
+        }
         self.hydrate_beside()?;
         self.write()
     }

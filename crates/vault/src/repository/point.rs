@@ -233,6 +233,15 @@ impl Point {
         self.shelf.frames(&stated)
     }
 
+    /// Opens the cache that is named for what is read from this repository, if one is and it can be used.
+    pub(crate) fn open_near(&self) -> Option<Arc<BlockCache>> {
+        let opened = self.shelf.store.open_near();
+        let opened = opened.inspect_err(|error| {
+            tracing::info!(%error, "the block cache cannot be used");
+        });
+        opened.ok().flatten().map(Arc::new)
+    }
+
     /// Keeps sealed parts of what is read in a cache on this machine's disk, where the repository is
     /// not on it itself.
     pub(crate) fn keep_near(&self, cache: &Arc<BlockCache>) {

@@ -44,6 +44,15 @@ impl Held {
         }
     }
 
+    /// Says that its server takes writes: what it has touched until now is what the next one needs first.
+    pub(crate) fn serves(&self) {
+        let kept = self.mount.as_ref().map(|mount| mount.keep_hot());
+        if let Some(Err(error)) = kept {
+            // The next one starts more slowly.
+            tracing::info!(%error, "what a server touches at its start cannot be kept");
+        }
+    }
+
     /// Brings the rest, beside what is asked for; called again it only sets the bound.
     pub(crate) fn hydrate(&self, rate: Option<ByteCount>) -> io::Result<()> {
         match &self.mount {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::config::system_clock;
 use crate::limits;
-use crate::mount::{self, FilesOwner, Mount, MountError, MountRequest};
+use crate::mount::{self, FilesOwner, Mount, MountError, MountRequest, Near};
 use crate::repository::WalPlace;
 
 /// The first version that does not open every file at its start.
@@ -45,6 +45,8 @@ pub(crate) struct Aimed<'a> {
     request: &'a RestoreRequest,
     plan: Plan,
     programs: Programs,
+    /// Where it is remembered what servers touch when they start, where the vault's state is.
+    hot: Option<PathBuf>,
     began: Instant,
 }
 
@@ -78,6 +80,7 @@ impl LaidOver {
         let clock = Watch::start(progress, None);
         let starting = server::start(directory, &self.programs, (self.major, life))?;
         let local = serve(starting, (&self.sockets, self.port), &clock)?;
+        self.held.serves();
         self.restored.promoted_s = Some(self.began.elapsed().as_secs_f64());
         self.restored.server = Some(ServerAddress {
             host: "127.0.0.1".to_owned(),
@@ -103,6 +106,7 @@ impl<'a> Aimed<'a> {
             request,
             plan,
             programs,
+            hot: place.state.is_dir().then(|| place.state.join("hot")),
             began,
         })
     }
@@ -134,12 +138,17 @@ impl<'a> Aimed<'a> {
     ) -> Result<LaidOver, E> {
         let clock = Watch::start(progress, self.request.pace.clone());
         let owner = programs::owner(self.programs.account.as_ref());
-        let mount = Mount::open(MountRequest {
+        let wanted = MountRequest {
             point: self.plan.point.clone(),
             overlay: overlay.to_owned(),
             mountpoint: self.request.into.clone(),
             owner: files_owner(&self.programs),
-        })?;
+        };
+        let near = Near {
+            cache: None,
+            hot: self.hot.clone(),
+        };
+        let mount = Mount::open_near(wanted, near)?;
         let ground = Ground::new(&self.request.into, owner, &self.request.ways);
         Ok(self.lay_on(mount, &ground, &clock)?)
     }

@@ -99,6 +99,7 @@ pub fn location(
             pause: Duration::from_millis(10),
         },
         promise: Promise::Compliance,
+        near: None,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! A store that writes only while the fence holds.
 
+use std::io;
 use std::sync::Arc;
 
 use holdfast_core::{ByteCount, Timestamp};
@@ -71,6 +72,10 @@ impl ObjectStore for FencedStore {
 
     fn is_remote(&self) -> bool {
         self.store.is_remote()
+    }
+
+    fn open_near(&self) -> io::Result<Option<BlockCache>> {
+        self.store.open_near()
     }
 
     fn keep_near(&self, cache: &Arc<BlockCache>) {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::sign::Credentials;
 use super::{S3Error, Timing};
-use crate::object::{ObjectKey, Promise};
+use crate::object::{NearBlocks, ObjectKey, Promise};
 
 /// How the bucket is named in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -142,6 +142,8 @@ pub struct S3Location {
     pub timing: Timing,
     /// What may be said of its locks.
     pub promise: Promise,
+    /// Where parts of what mounts read are kept on this machine's disk.
+    pub near: Option<NearBlocks>,
 }
 
 impl S3Location {
@@ -301,6 +303,7 @@ mod tests {
             authority_pem: None,
             timing: Timing::default(),
             promise: Promise::Compliance,
+            near: None,
         };
         assert_eq!(location.origin().1, "s3.example.com");
         assert_eq!(

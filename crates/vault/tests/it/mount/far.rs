@@ -7,12 +7,11 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::{ByteCount, PointId};
 use holdfast_store::object::s3::Timing;
-use holdfast_store::object::{BlockCache, Location};
+use holdfast_store::object::{Location, NearBlocks};
 use holdfast_testing::dirs::TestDir;
 use holdfast_testing::s3::{ObjectStorage, S3Proxy};
 use holdfast_testing::signals;
@@ -68,7 +67,24 @@ impl Far {
 
     /// Mounts a point as a process would that has read nothing yet.
     fn mount(&self, name: &str, point: &PointId, near: Near) -> Mount {
-        let reader = Reader::open(&self.location(), None, &crate::keys::keys()).unwrap();
+        self.mount_from(&self.location(), name, point, near)
+    }
+
+    /// The same, from a repository whose location names the block cache.
+    fn mount_near(&self, name: &str) -> Mount {
+        let Location::S3(mut bucket) = self.location() else {
+            unreachable!("it is in a bucket")
+        };
+        bucket.near = Some(NearBlocks {
+            dir: self.path("cache"),
+            bytes_max: ByteCount(256 << 20),
+        });
+        let (location, point) = (Location::S3(bucket), &self.scene.point);
+        self.mount_from(&location, name, point, Near::default())
+    }
+
+    fn mount_from(&self, from: &Location, name: &str, point: &PointId, near: Near) -> Mount {
+        let reader = Reader::open(from, None, &crate::keys::keys()).unwrap();
         let request = MountRequest {
             point: reader.point(&"prod".parse().unwrap(), point).unwrap(),
             overlay: self.path(&format!("{name}-overlay")),
@@ -76,15 +92,6 @@ impl Far {
             owner: None,
         };
         Mount::open_near(request, near).unwrap()
-    }
-
-    fn cache(&self) -> Near {
-        let place = self.location().place();
-        let cache = BlockCache::open(&self.path("cache"), ByteCount(256 << 20), &place);
-        Near {
-            cache: Some(Arc::new(cache.unwrap())),
-            hot: None,
-        }
     }
 
     /// What was asked of bundles.
@@ -174,7 +181,7 @@ fn two_processes_share_the_cache_and_a_damaged_entry_is_fetched_again() {
     assert_eq!(other.hear(), (3 << 20).to_string());
     let asked = far.asked();
     assert!(asked > 0);
-    let mount = far.mount("own", &far.scene.point, far.cache());
+    let mount = far.mount_near("own");
     far.assert_reads(&mount, LARGE[0], 0..3 << 20);
     assert_eq!(far.asked(), asked, "{:?}", far.proxy.seen());
     // Both at once, and all that the cache has of what comes is damaged meanwhile.
@@ -193,7 +200,7 @@ fn two_processes_share_the_cache_and_a_damaged_entry_is_fetched_again() {
     mount.close().unwrap();
     other.end();
     let asked = far.asked();
-    let mount = far.mount("third", &far.scene.point, far.cache());
+    let mount = far.mount_near("third");
     for path in LARGE {
         far.assert_reads(&mount, path, 0..3 << 20);
     }
