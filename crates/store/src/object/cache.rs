@@ -146,7 +146,7 @@ impl BlockCache {
                 .parent()
                 .is_some_and(|folder| self.make_room(folder, push))
         {
-            let _ = self.write(&path, &name, bytes);
+            let _ = self.write(&path, &name, (bytes, push));
         }
     }
 
@@ -218,7 +218,7 @@ impl BlockCache {
     }
 
     /// Writes an entry beside its place and then gives it its name.
-    fn write(&self, path: &Path, name: &[u8; 32], bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, path: &Path, name: &[u8; 32], (bytes, push): (&[u8], Push)) -> io::Result<()> {
         let number = self.fresh.fetch_add(1, Ordering::Relaxed);
         let fresh = path.with_file_name(format!("new-{}-{number}", self.ours));
         let written = (|| {
@@ -228,6 +228,10 @@ impl BlockCache {
                 .mode(0o600)
                 .open(&fresh)?;
             file.write_all(&encode(name, bytes))?;
+            if push == Push::No {
+                // It goes before everything that somebody asked for.
+                file.set_modified(SystemTime::UNIX_EPOCH)?;
+            }
             fs::rename(&fresh, path)
         })();
         if written.is_err() {

@@ -1,7 +1,8 @@
 //! A file as the mount has it: from the restore point, in the overlay, or partly both.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fuser::BackingId;
@@ -37,6 +38,8 @@ pub(super) struct Content {
     /// Blocks came since the record was written.
     is_unnoted: AtomicBool,
     is_unlinked: AtomicBool,
+    /// How many of its handles the kernel may not know yet.
+    unseen: AtomicUsize,
     /// Who reads it from its beginning to its end.
     pub(super) reads: Reads,
 }
@@ -52,6 +55,8 @@ pub(super) struct Body {
     pub(super) presence: Presence,
     /// The file as the kernel reads and writes it without us.
     pub(super) backing: Option<Arc<BackingId>>,
+    /// Handles of open files that we serve, of which the kernel may not know yet.
+    pub(super) unseen: BTreeSet<u64>,
 }
 
 impl Content {
@@ -65,10 +70,12 @@ impl Content {
                 length,
                 presence: kept.presence,
                 backing: None,
+                unseen: BTreeSet::new(),
             }),
             noting: Mutex::new(kept.generation),
             is_unnoted: AtomicBool::new(false),
             is_unlinked: AtomicBool::new(false),
+            unseen: AtomicUsize::new(0),
             reads: Reads::default(),
         }
     }
@@ -104,6 +111,16 @@ impl Content {
     /// Waits for the turn to write the record. Taken before [`Content::look`] and [`Content::change`].
     pub(super) fn note(&self) -> MutexGuard<'_, u64> {
         self.noting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the kernel may not know all of its handles yet.
+    pub(super) fn has_unseen(&self) -> bool {
+        self.unseen.load(Ordering::Acquire) > 0
+    }
+
+    /// Says how many these are; told by who changes them.
+    pub(super) fn set_unseen(&self, count: usize) {
+        self.unseen.store(count, Ordering::Release);
     }
 
     pub(super) fn set_unnoted(&self) {

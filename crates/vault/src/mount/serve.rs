@@ -250,9 +250,9 @@ impl Filesystem for Mounted {
 
     fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.open_file(number) {
-            Ok(content) => match self.backing(&content, |file| reply.open_backing(file)) {
-                Some(backing) => reply.opened_passthrough(NO_HANDLE, HANDED, &backing),
-                None => reply.opened(NO_HANDLE, SERVED),
+            Ok(content) => match self.admit(&content, |file| reply.open_backing(file)) {
+                Ok(backing) => reply.opened_passthrough(NO_HANDLE, HANDED, &backing),
+                Err(handle) => reply.opened(handle, SERVED),
             },
             Err(error) => reply.error(error.into()),
         }
@@ -277,11 +277,11 @@ impl Filesystem for Mounted {
         match made {
             Ok((content, found)) => {
                 let generation = Generation(0);
-                match self.backing(&content, |file| reply.open_backing(file)) {
-                    Some(backing) => reply.created_passthrough(
+                match self.admit(&content, |file| reply.open_backing(file)) {
+                    Ok(backing) => reply.created_passthrough(
                         &LONG, &found, generation, NO_HANDLE, HANDED, &backing,
                     ),
-                    None => reply.created(&LONG, &found, generation, NO_HANDLE, SERVED),
+                    Err(handle) => reply.created(&LONG, &found, generation, handle, SERVED),
                 }
             }
             Err(error) => reply.error(error.into()),
@@ -292,7 +292,7 @@ impl Filesystem for Mounted {
         &self,
         _: &Request,
         number: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
@@ -304,6 +304,7 @@ impl Filesystem for Mounted {
             Ok(content) => content,
             Err(error) => return reply.error(error.into()),
         };
+        Self::seen(&content, handle);
         self.shared.follow(&content, &range);
         match self.layers().read_here(&content, range.clone()) {
             Ok(Read::Done(bytes)) => reply.data(&bytes),
@@ -324,7 +325,7 @@ impl Filesystem for Mounted {
         &self,
         _: &Request,
         number: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         data: &[u8],
         _: WriteFlags,
@@ -333,7 +334,11 @@ impl Filesystem for Mounted {
         reply: ReplyWrite,
     ) {
         let content = self.file(number);
-        match content.and_then(|content| self.layers().write(&content, offset, data)) {
+        let written = content.and_then(|content| {
+            Self::seen(&content, handle);
+            self.layers().write(&content, offset, data)
+        });
+        match written {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(error.into()),
         }
@@ -347,13 +352,14 @@ impl Filesystem for Mounted {
         &self,
         _: &Request,
         number: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
         if let Ok(content) = self.file(number) {
+            Self::seen(&content, handle);
             self.layers().close(&content);
         }
         reply.ok();

@@ -283,6 +283,28 @@ fn what_was_used_lately_stays_and_a_read_of_everything_pushes_nothing_out() {
 }
 
 #[test]
+fn what_a_read_of_everything_has_added_goes_first() {
+    let bench = Bench::new();
+    let (store, cache) = bench.near(1 << 20);
+    let is_here = |chunk| cache.get(&object(), Part::Chunk(chunk)).is_some();
+    bench.read(&store, 0, 4);
+    bench.read(&store, 10, 20);
+    let scanned = (10..30)
+        .filter(|chunk| entry_is_here(&bench, *chunk))
+        .count();
+    assert!(scanned > 4, "{scanned}");
+    bench.read(&store, 30, 6);
+    assert!((0..4).chain(30..36).all(is_here));
+}
+
+/// Looks without counting it as a use.
+fn entry_is_here(bench: &Bench, chunk: u64) -> bool {
+    let (_, cache) = bench.near(1 << 20);
+    let name = cache.name(&object(), Part::Chunk(chunk));
+    cache.path(&name).exists()
+}
+
+#[test]
 fn a_cache_that_was_made_smaller_leaves_nothing_behind() {
     let bench = Bench::new();
     bench.read_all(&bench.near(64 << 20).0);

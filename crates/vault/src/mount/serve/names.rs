@@ -123,14 +123,16 @@ impl Shared {
         let Some(origin) = content.origin() else {
             return;
         };
-        let size = {
-            let body = content.look();
-            let is_here = body.layer == Layer::Whole || body.presence.is_whole();
-            (!is_here).then(|| body.presence.visible())
-        };
-        let Some(size) = size else { return };
+        let size = origin.size;
         self.hot
             .note(&origin.path, &(range.start..range.end.min(size)));
+        let is_here = {
+            let body = content.look();
+            body.layer == Layer::Whole || body.presence.is_whole()
+        };
+        if is_here {
+            return;
+        }
         let ahead = content.reads.note(range);
         let ahead = ahead.map(|ahead| ahead.start..ahead.end.min(size));
         if let Some(ahead) = ahead.filter(|ahead| ahead.start < ahead.end) {

@@ -246,8 +246,15 @@ fn what_a_start_touches_comes_with_few_requests_at_the_next_opening_also_of_a_la
     let brought = || occupied(&far, "second", LARGE[2]) >= 11 * 8 * 16;
     signals::wait_until(LIMIT, brought).unwrap();
     touch(&far, &mount);
-    mount.close().unwrap();
     let second = far.asked() - first;
+    mount.keep_hot().unwrap();
+    mount.close().unwrap();
+    // What was there already when it was opened is remembered as well.
+    let again = fs::read_to_string(&list).unwrap();
+    for line in text.lines().skip(1) {
+        let path = line.rsplit(' ').next().unwrap();
+        assert!(again.contains(&format!(" {path}\n")), "{path}: {again}");
+    }
     assert!(second * 2 < first, "{second} requests, {first} before");
 
     // A list that is damaged counts for nothing and harms nothing.

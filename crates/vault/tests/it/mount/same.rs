@@ -223,6 +223,33 @@ fn a_hydrated_mount_is_an_ordinary_data_directory() {
 }
 
 #[test]
+fn files_that_become_whole_can_be_opened_by_many_at_the_same_moment() {
+    let scene = Scene::new(22);
+    for _ in 0..4 {
+        let mount = scene.mount().unwrap();
+        for number in 1..10 {
+            for folder in ["base/1", "base/5", "global"] {
+                let path = mount.path().join(folder).join(number.to_string());
+                let together = std::sync::Barrier::new(8);
+                std::thread::scope(|scope| {
+                    for _ in 0..8 {
+                        scope.spawn(|| {
+                            together.wait();
+                            for _ in 0..5 {
+                                let file = File::open(&path).unwrap();
+                                file.read_exact_at(&mut [0], 0).unwrap();
+                            }
+                        });
+                    }
+                });
+            }
+        }
+        mount.close().unwrap();
+        fs::remove_dir_all(scene.overlay()).unwrap();
+    }
+}
+
+#[test]
 fn a_mount_does_what_a_plain_copy_does() {
     let (seeds, acts) = match std::env::var_os("HOLDFAST_LONG").is_some() {
         true => (40, 2000),
