@@ -18,6 +18,7 @@ mod extended;
 mod hidden;
 mod judged;
 pub mod permitted;
+mod race;
 mod raw;
 mod roles;
 mod speed;
