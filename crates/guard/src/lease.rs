@@ -214,7 +214,14 @@ pub struct Leases {
 #[derive(Default)]
 struct State {
     by_token: BTreeMap<Digest, Lease>,
-    used: BTreeMap<LeaseId, VecDeque<(Timestamp, RowCount)>>,
+    used: BTreeMap<LeaseId, Used>,
+}
+
+/// Rows that a lease has changed lately.
+#[derive(Default)]
+struct Used {
+    each: VecDeque<(Timestamp, RowCount)>,
+    sum: u128,
 }
 
 impl Leases {
@@ -388,23 +395,22 @@ impl Leases {
             return RowCount(0);
         };
         let begin = now.minus(LEASE_ROWS_WINDOW);
-        while used.front().is_some_and(|(at, _)| *at < begin) {
-            used.pop_front();
+        while let Some((at, rows)) = used.each.front()
+            && *at < begin
+        {
+            used.sum = used.sum.saturating_sub(rows.0.into());
+            used.each.pop_front();
         }
-        RowCount(
-            used.iter()
-                .fold(0, |sum, (_, rows)| u64::saturating_add(sum, rows.0)),
-        )
+        RowCount(u64::try_from(used.sum).unwrap_or(u64::MAX))
     }
 
     /// Counts rows against a lease; they count even when the change later turns out not to be done.
     pub fn use_rows(&self, id: &LeaseId, rows: RowCount, at: Timestamp) {
         if rows.0 > 0 {
-            self.lock()
-                .used
-                .entry(id.clone())
-                .or_default()
-                .push_back((at, rows));
+            let mut state = self.lock();
+            let used = state.used.entry(id.clone()).or_default();
+            used.sum = used.sum.saturating_add(rows.0.into());
+            used.each.push_back((at, rows));
         }
     }
 

@@ -50,6 +50,7 @@ use crate::limits::{
 };
 use crate::rehearsal::Rehearsals;
 pub use copies::Copies;
+use evidence::Questions;
 use flying::Flying;
 use known::Verdicts;
 use prepared::Prepared;
@@ -139,7 +140,7 @@ struct Door {
     copies: copies::Known,
     verdicts: Verdicts,
     /// What an open transaction is asked.
-    questions: [String; 4],
+    questions: Questions,
     /// Transactions that were let through when they were prepared.
     prepared: Prepared,
     /// Where what is held is rehearsed.
@@ -194,7 +195,7 @@ impl PgDoor {
                 .collect(),
             copies: copies::Known::default(),
             verdicts: Verdicts::default(),
-            questions: evidence::questions(),
+            questions: Questions::new(),
             prepared,
             rehearsals: OnceLock::new(),
             keys: Mutex::default(),

@@ -17,6 +17,7 @@ mod encrypted;
 mod extended;
 mod hidden;
 mod judged;
+mod messages;
 pub mod permitted;
 mod race;
 mod raw;

@@ -96,6 +96,19 @@ pub struct Named<'a> {
     pub name: &'a [u8],
 }
 
+/// `FunctionCall`: a function is called by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionCall<'a> {
+    /// The number of the function.
+    pub function: u32,
+    /// How many arguments it gets.
+    pub count: u16,
+    /// Formats and arguments, as they would stand in a `Bind`.
+    pub arguments: &'a [u8],
+    /// The format of the result.
+    pub format: u16,
+}
+
 /// Reads the body of a `Query`: its text.
 ///
 /// # Errors
@@ -165,6 +178,54 @@ pub fn named(tag: u8, body: &[u8]) -> Result<Named<'_>, MessageError> {
     }
 }
 
+/// Reads the body of a `FunctionCall`.
+///
+/// # Shape
+/// | bytes | field |
+/// |---|---|
+/// | 4 | number of the function |
+/// | 2 + 2 each | formats of its arguments, as in `Bind` |
+/// | 2 + (4 + length) each | arguments, as in `Bind` |
+/// | 2 | format of the result |
+///
+/// # Errors
+/// [`MessageError::Malformed`].
+///
+/// # Source
+/// <https://www.postgresql.org/docs/18/protocol-message-formats.html>
+pub fn function_call(body: &[u8]) -> Result<FunctionCall<'_>, MessageError> {
+    let malformed = || MessageError::Malformed { tag: b'F' };
+    let (function, rest) = body.split_first_chunk::<4>().ok_or_else(malformed)?;
+    let (arguments, format) = rest.split_last_chunk::<2>().ok_or_else(malformed)?;
+    let (formats, values) = counted(arguments).ok_or_else(malformed)?;
+    let mut rest = values
+        .get(usize::from(formats).saturating_mul(2)..)
+        .ok_or_else(malformed)?;
+    let count;
+    (count, rest) = counted(rest).ok_or_else(malformed)?;
+    for _ in 0..count {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(malformed)?;
+        let length = i32::from_be_bytes(*length);
+        // -1 is NULL, and no bytes follow.
+        let length = usize::try_from(length.max(0)).map_err(|_| malformed())?;
+        rest = after.get(length..).ok_or_else(malformed)?;
+    }
+    if !rest.is_empty() {
+        return Err(malformed());
+    }
+    Ok(FunctionCall {
+        function: u32::from_be_bytes(*function),
+        count,
+        arguments,
+        format: u16::from_be_bytes(*format),
+    })
+}
+
+fn counted(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (count, rest) = bytes.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*count), rest))
+}
+
 /// Takes a text up to its zero byte.
 fn text(tag: u8, bytes: &[u8]) -> Result<(&[u8], &[u8]), MessageError> {
     let malformed = || MessageError::Malformed { tag };
@@ -224,6 +285,24 @@ mod tests {
         assert_eq!((read.is_statement, read.name), (true, &b"s1"[..]));
     }
 
+    #[test]
+    fn a_function_call_is_read_and_every_cut_of_it_refused() {
+        let arguments = [&[0, 1, 0, 1, 0, 2][..], &[0, 0, 0, 1, 7], &[255; 4]].concat();
+        let body = [&[0, 0, 3, 197][..], &arguments, &[0, 1]].concat();
+        let call = function_call(&body).unwrap();
+        let expected = FunctionCall {
+            function: 965,
+            count: 2,
+            arguments: &arguments,
+            format: 1,
+        };
+        assert_eq!(call, expected);
+        for cut in 0..body.len() {
+            assert!(function_call(&body[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(function_call(&[&body[..], &[0]].concat()).is_err());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_without_a_panic(bytes: Vec<u8>, tag: u8) {
@@ -232,6 +311,7 @@ mod tests {
             let _ = parse(&bytes);
             let _ = bind(&bytes);
             let _ = execute(&bytes);
+            let _ = function_call(&bytes);
             let _ = named(tag, &bytes);
         }
 

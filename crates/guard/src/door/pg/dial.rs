@@ -65,7 +65,8 @@ pub(super) async fn control(url: &ConnectionUrl, database: &str) -> Result<Clien
         // Whoever waits for an answer is told the same error.
         let _ = connection.await;
     });
-    // Whoever may create in a schema could put a function or operator of his in our way.
+    // Whoever may create in a schema could put a function or operator of his in our way. Compiling a
+    // question costs many times what it takes.
     client
         .batch_execute(
             "SET search_path TO pg_catalog, pg_temp; SET lock_timeout TO '10s'; SET jit TO off",

@@ -129,8 +129,8 @@ pub(super) struct Said {
     pub transaction: Option<u32>,
     /// The counters are on.
     pub counts: bool,
-    /// Cursors that would run inside `COMMIT`.
-    pub holdable_cursors: u64,
+    /// There are cursors that would run inside `COMMIT`.
+    pub holds_cursors: bool,
     pub locks: Vec<Locked>,
     /// Rows of relations, catalogs included.
     pub rows: Vec<(u32, Rows)>,
@@ -139,11 +139,27 @@ pub(super) struct Said {
 /// One row of the answer as text.
 pub(super) type Row = Vec<Option<String>>;
 
-/// Returns the questions; they are asked in one go.
+/// What a transaction is asked before its `COMMIT`, in this order and in one go.
 ///
 /// Each is as small as can be: what costs is not what they look at, but that they are parsed and planned
 /// each time. A join with `pg_class` alone would take longer than all of them.
-pub(super) fn questions() -> [String; 4] {
+pub(super) struct Questions {
+    pub each: [String; 4],
+    /// All of them as one text.
+    pub joined: String,
+}
+
+impl Questions {
+    pub(super) fn new() -> Self {
+        let each = questions();
+        Self {
+            joined: each.join(";"),
+            each,
+        }
+    }
+}
+
+fn questions() -> [String; 4] {
     let catalogs: Vec<String> = CATALOGS.iter().map(|(oid, ..)| oid.to_string()).collect();
     let catalogs = catalogs.join(",");
     let strong = STRONG.join(",");
@@ -155,10 +171,15 @@ pub(super) fn questions() -> [String; 4] {
     let any = counted.join(" OPERATOR(pg_catalog.+) ");
     let counted = counted.join(", ");
     [
+        // What was deferred to the COMMIT happens now, so that it is counted.
+        "SET CONSTRAINTS ALL IMMEDIATE".to_owned(),
+        // From here on it reads only: what defers itself again can no longer write when the COMMIT runs it.
         "SELECT 'x', pg_catalog.pg_current_xact_id_if_assigned(), \
-           pg_catalog.current_setting('track_counts'), pg_catalog.pg_stat_force_next_flush()"
+           pg_catalog.current_setting('track_counts'), \
+           EXISTS (SELECT FROM pg_catalog.pg_cursor() c WHERE c.is_holdable), \
+           pg_catalog.set_config('transaction_read_only', 'on', true), \
+           pg_catalog.pg_stat_force_next_flush()"
             .to_owned(),
-        "SELECT 'h' FROM pg_catalog.pg_cursor() c WHERE c.is_holdable".to_owned(),
         // Whether it is visible is NULL when it is gone.
         format!(
             "SELECT 'l', k.relation, k.mode, pg_catalog.pg_table_is_visible(k.relation), \
@@ -191,8 +212,11 @@ pub(super) fn read(rows: &[Row]) -> Option<Said> {
                 // Where ids are compared, they are without their epoch.
                 said.transaction = id.map(|id| u32::try_from(id & 0xffff_ffff).unwrap_or(0));
                 said.counts = field(2)? == "on";
+                said.holds_cursors = field(3)? != "f";
+                if field(4)? != "on" {
+                    return None;
+                }
             }
-            "h" => said.holdable_cursors = said.holdable_cursors.saturating_add(1),
             "l" => {
                 let oid = field(1)?.parse().ok()?;
                 said.locks.push(Locked {
@@ -257,8 +281,7 @@ mod tests {
     #[test]
     fn an_answer_is_read() {
         let rows = [
-            row(&["x", "740", "on", ""]),
-            row(&["h"]),
+            row(&["x", "740", "on", "t", "on", ""]),
             row(&[
                 "l",
                 "16385",
@@ -295,7 +318,7 @@ mod tests {
             row(&["c", "1259", "0", "1", "0"]),
         ];
         let said = read(&rows).unwrap();
-        assert!(said.transaction == Some(740) && said.counts && said.holdable_cursors == 1);
+        assert!(said.transaction == Some(740) && said.counts && said.holds_cursors);
         let there: Vec<bool> = said.locks.iter().map(|lock| lock.is_there).collect();
         assert_eq!(
             (there, said.locks[1].bytes),
@@ -311,28 +334,31 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_cut_doubled_or_forged_is_none() {
-        let header = row(&["x", "-", "on", ""]);
+        let header = row(&["x", "-", "on", "f", "on", ""]);
         assert_eq!(read(&[]), None);
         assert_eq!(read(&[header.clone(), header.clone()]), None);
         for other in [
             row(&["?"]),
+            row(&["x", "-", "on", "f", "off", ""]),
             row(&["c", "1", "-1", "0", "0"]),
             row(&["c", "1", "1", "0"]),
             row(&["l", "x", "m", "t", "1", "-", "0", "0", "0"]),
             row(&["l", "1", "m", "t", "x", "-", "0", "0", "0"]),
             row(&["l", "1", "m", "t", "1", "-", "0", "0"]),
         ] {
-            assert_eq!(read(&[header.clone(), other]), None);
+            assert_eq!(read(&[header.clone(), other.clone()]), None);
+            assert_eq!(read(&[other]), None);
         }
     }
 
     #[test]
     fn the_questions_name_nothing_without_its_schema() {
-        let questions = questions().join(";");
+        let questions = Questions::new().joined;
         for word in [
             "pg_lock_status",
             "pg_cursor",
             "pg_stat_get",
+            "set_config",
             "pg_relation_filenode",
             "unnest",
             "text[]",

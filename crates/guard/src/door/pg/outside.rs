@@ -1,5 +1,6 @@
 //! What the rest of the world sees of the things that an open transaction has touched.
 
+mod function;
 mod seen;
 mod sequences;
 mod sight;
@@ -15,6 +16,7 @@ use holdfast_wire::pg::url::ConnectionUrl;
 
 use super::dial;
 
+pub(super) use function::Function;
 use seen::Lately;
 pub(super) use sequences::Sample;
 

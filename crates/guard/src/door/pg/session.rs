@@ -3,6 +3,7 @@
 //! What the client sends up to a `Sync`, `Flush` or `Query` is planned as a whole and carried out step
 //! by step; replies are relayed as they come, except those to statements of the door's own.
 
+mod call;
 mod gate;
 mod intake;
 mod late;

@@ -191,8 +191,6 @@ async fn psycopg_suite_of_a_checkout_ends_the_same_through_the_door() {
 }
 
 const TWO_PHASE: &str = "prepared transactions are refused (ZU403)";
-const BY_NUMBER: &str =
-    "libpq calls large-object functions by their number, which is refused (ZU403)";
 const HELD_CURSOR: &str = "a cursor WITH HOLD would run inside the COMMIT, unmeasured (ZS403)";
 const READS_BY_DEFAULT: &str =
     "SHOW default_transaction_read_only says `on`: sessions read only by the door's default";
@@ -201,7 +199,6 @@ const ASYNCPG: &[(&str, &str)] = &[];
 const PSYCOPG2: &[(&str, &str)] = &[
     ("ConnectionTwoPhaseTests::", TWO_PHASE),
     ("Psycopg2TPCTests::", TWO_PHASE),
-    ("test_lobject.", BY_NUMBER),
     ("NamedCursorTests::test_withhold", HELD_CURSOR),
     ("test_mixing_session_attribs", READS_BY_DEFAULT),
 ];

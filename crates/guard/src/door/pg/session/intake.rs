@@ -8,7 +8,7 @@ use holdfast_judge::sql::Control;
 use holdfast_wire::pg::frontend::{self, HEADER_BYTES, Header, MessageError, header};
 
 use super::super::known::{Class, Known};
-use super::super::{own, refuse};
+use super::super::own;
 use super::late::{self, Late};
 use super::pass::{Taken, closes, reads_of};
 use super::plan::{self, Item, Message, Ran};
@@ -49,7 +49,7 @@ impl Session {
             if self.copies_in && !self.takes_while_copying(found)? {
                 return Ok(());
             }
-            if found.tag == b'Q' && !self.batch.is_empty() {
+            if matches!(found.tag, b'F' | b'Q') && !self.batch.is_empty() {
                 // As in the server, what came before without a `Sync` is done first.
                 self.flush(false);
                 self.advance()?;
@@ -115,17 +115,7 @@ impl Session {
             }
             b'H' => self.flush(false),
             b'P' | b'B' | b'D' | b'C' | b'E' => self.collect(found.tag, message)?,
-            b'F' => {
-                let mut out = Vec::new();
-                let text = "the PostgreSQL door does not pass function calls by number; nothing was executed";
-                refuse(
-                    &mut out,
-                    false,
-                    (Code::ZU403, text, "call the function in a statement"),
-                );
-                holdfast_wire::pg::backend::write_ready(self.status, &mut out);
-                self.relay(&out);
-            }
+            b'F' => self.call(message)?,
             tag => return Err(garbled(MessageError::Malformed { tag })),
         }
         Ok(())
@@ -174,7 +164,7 @@ impl Session {
     }
 
     /// Puts a plan before the session, unless agents are frozen or may not even read this.
-    fn begin_items(&mut self, items: Vec<Item>, ran: &[Ran], end: Option<Item>) {
+    pub(super) fn begin_items(&mut self, items: Vec<Item>, ran: &[Ran], end: Option<Item>) {
         self.has_failed = false;
         for ran in ran {
             self.settings.add(ran);

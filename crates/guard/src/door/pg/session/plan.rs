@@ -256,6 +256,20 @@ pub(super) fn simple(known: &Arc<Known>, is_free: bool) -> Vec<Item> {
     items
 }
 
+/// Plans the call of a function by its number: always in a transaction that ends at the gate.
+pub(super) fn call(
+    message: BytesMut,
+    expected: Vec<Expected>,
+    ran: &Ran,
+    is_free: bool,
+) -> Vec<Item> {
+    let decide = ran.must_be_decided().then(|| Item::Decide(ran.clone()));
+    let begin = is_free.then_some(Item::Begin);
+    let run = run_simple(message, expected, vec![ran.clone()]);
+    let end = Item::End { is_simple: true };
+    decide.into_iter().chain(begin).chain([run, end]).collect()
+}
+
 fn run_simple(bytes: BytesMut, expected: Vec<Expected>, ran: Vec<Ran>) -> Item {
     Item::Run {
         bytes,

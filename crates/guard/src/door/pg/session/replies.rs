@@ -161,6 +161,8 @@ impl Session {
             }
             b'D' => self.captured.push(row(body)),
             b'C' | b'I' | b's' => self.completed(tag, message, is_own),
+            // What a function returned is true only after the gate, as a completion is.
+            b'V' => self.completed(tag, message, is_own),
             b'T' | b'n' => {
                 if let Some(What::Describe) = self.expected.front().map(|front| &front.what) {
                     self.expected.pop_front();
@@ -375,7 +377,7 @@ impl Session {
         let control = match self.expected.front().map(|front| &front.what) {
             Some(What::Execute { control }) => *control,
             // Whether the last completion is true is known only after the gate.
-            Some(What::Query { ready: false }) if tag != b's' => {
+            Some(What::Query { ready: false }) if tag != b's' && !is_own => {
                 let last = std::mem::replace(&mut self.held, BytesMut::from(message));
                 self.to_client.extend_from_slice(&last);
                 return;

@@ -416,6 +416,9 @@ impl Session {
 
     pub(super) fn roll_back(&mut self) {
         self.flush_due = true;
+        if self.server_skips {
+            self.own_sync();
+        }
         self.own("ROLLBACK");
         self.own_sync();
     }
