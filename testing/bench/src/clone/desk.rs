@@ -75,6 +75,14 @@ impl Desk {
         Ok(desk)
     }
 
+    /// Lets clones keep to what is touched: nothing comes in the background.
+    pub fn without_hydration(&self) -> Result<()> {
+        let path = self.folder.join("holdfast.toml");
+        let text = fs::read_to_string(&path).context("read the configuration")?;
+        // Its last table is that of the clones.
+        fs::write(&path, format!("{text}hydrate_mib_s = 0\n")).context("write the configuration")
+    }
+
     /// Writes a file that its owner alone can read.
     pub fn secret(&self, name: &str, text: &str) -> Result<()> {
         let file = self.folder.join(name);

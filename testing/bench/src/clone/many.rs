@@ -33,6 +33,7 @@ pub fn run(scene: &Scene<'_>) -> Result<Value> {
     let size = scene.large()?;
     let stock = stock::take(scene, &loss::wanted(scene, size))?;
     let desk = stock.desk(scene, (HOME, false), &Repository::Local)?;
+    desk.without_hydration()?;
     let opened = open_all(scene, &stock, &desk);
     end_all(&desk.folder);
     scene.run.ground.clear(HOME)?;
