@@ -180,6 +180,8 @@ impl Layers {
         let mut body = content.change();
         if body.file.is_none() {
             body.file = match (body.layer, content.origin()) {
+                // It was unlinked while the kernel was on its way to open it.
+                (Layer::Whole, _) if path.is_empty() => return Err(missing()),
                 (Layer::Whole, _) => Some(Arc::new(open_file(&self.overlay.data(path))?)),
                 (Layer::Partial, Some(origin)) => {
                     Some(Arc::new(open_file(&self.overlay.partial(&origin.path))?))
