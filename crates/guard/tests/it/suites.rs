@@ -10,5 +10,6 @@
 )]
 
 mod python;
+mod rust;
 mod stage;
 mod tools;

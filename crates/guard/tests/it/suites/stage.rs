@@ -118,6 +118,16 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Puts extensions into the databases of both servers.
+    pub async fn extend(&self, sql: &str) {
+        for bench in [&self._past, &self.through] {
+            let root = bench.server.connect_to(self.door.database).await.unwrap();
+            root.batch_execute(sql).await.unwrap();
+        }
+    }
+}
+
 /// How one test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
