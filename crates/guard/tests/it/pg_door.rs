@@ -15,6 +15,7 @@ pub mod bench;
 mod corpus;
 mod encrypted;
 mod extended;
+mod fuzz;
 mod hidden;
 mod judged;
 mod messages;

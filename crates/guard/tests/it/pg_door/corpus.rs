@@ -3,8 +3,8 @@
 //! The cases are data, in `tests/corpus/*.cases`; each runs in a database of its own through the real
 //! door, and no message of the door counts for the score of what must be stopped.
 
-mod case;
-mod run;
+pub mod case;
+pub mod run;
 mod state;
 
 use std::collections::VecDeque;
