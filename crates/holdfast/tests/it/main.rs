@@ -20,6 +20,7 @@ mod clones;
 mod desk;
 mod keys;
 mod ledger;
+mod pg_door;
 mod product;
 mod recover;
 mod recovery;
