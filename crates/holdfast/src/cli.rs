@@ -82,6 +82,9 @@ enum Command {
     /// The tamper-evident record: list, show, verify, export
     #[command(subcommand)]
     Ledger(cmd::ledger::Ledger),
+    /// Restore points that are mounted
+    #[command(subcommand, hide = true)]
+    Mount(cmd::mount::Mount),
     /// What can be brought back
     #[command(subcommand)]
     Point(cmd::point::Point),
@@ -120,6 +123,7 @@ pub fn run() -> ExitCode {
         }
     };
     log(&cli.command);
+    holdfast_vault::mount::watched_by(cmd::mount::WATCH);
     let output = Output::new(cli.shared.json);
     match dispatch(cli.command, &cli.shared, output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -139,6 +143,7 @@ fn dispatch(command: Command, shared: &Shared, output: Output) -> Done {
         Command::Judge(command) => command.run(shared),
         Command::Lease(command) => command.run(shared, output),
         Command::Ledger(command) => command.run(shared, output),
+        Command::Mount(command) => command.run(shared),
         Command::Point(command) => command.run(shared, output),
         Command::Recover(command) => command.run(shared, output),
         Command::Replay(args) => cmd::replay::run(&args, output),

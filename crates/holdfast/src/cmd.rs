@@ -11,6 +11,7 @@ pub mod judge;
 pub mod key;
 pub mod lease;
 pub mod ledger;
+pub mod mount;
 pub mod point;
 pub mod recover;
 pub mod replay;

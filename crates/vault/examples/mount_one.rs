@@ -3,6 +3,7 @@
 //! `mount_one STATE REPOSITORY SOURCE OVERLAY MOUNTPOINT [CACHE]`, with a folder as repository or a
 //! bucket of a storage on this machine, `http://127.0.0.1:PORT/BUCKET/PREFIX`, and its keys in
 //! `MOUNT_ONE_KEY_ID` and `MOUNT_ONE_KEY`. For each line `read PATH` it answers how many bytes it read.
+//! With `MOUNT_ONE_WATCHED` another process takes the mount away when this one is killed.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -16,12 +17,18 @@ use holdfast_store::object::s3::{
 };
 use holdfast_store::object::{BlockCache, Location, Promise};
 use holdfast_vault::Reader;
-use holdfast_vault::mount::{Mount, MountRequest, Near};
+use holdfast_vault::mount::{Mount, MountRequest, Near, watch, watched_by};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let mut next = || arguments.next().ok_or("an argument is missing");
     let (state, repository) = (PathBuf::from(next()?), PathBuf::from(next()?));
+    if state == Path::new("watch") {
+        return Ok(watch(&repository.to_string_lossy())?);
+    }
+    if std::env::var_os("MOUNT_ONE_WATCHED").is_some() {
+        watched_by(&["watch"]);
+    }
     let source = next()?.to_string_lossy().parse()?;
     let (overlay, mountpoint) = (PathBuf::from(next()?), PathBuf::from(next()?));
     let keys = Keyring::open(&state.join("keys"))?.keys();

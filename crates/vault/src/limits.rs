@@ -437,5 +437,7 @@ pub const MOUNT_HOT_BYTES: u64 = 1 << 20;
 pub const BLOCK_CACHE: ByteCount = ByteCount(4 << 30);
 /// How long threads that bring the rest wait at a time for their pace.
 pub const MOUNT_PAUSE: Duration = Duration::from_millis(20);
+/// How often it is looked whether the process of a mount was killed.
+pub const MOUNT_WATCH: Duration = Duration::from_millis(200);
 /// Untouched files of a mount that are remembered before those that nobody has are forgotten.
 pub const MOUNT_KNOWN: usize = 4096;

@@ -13,7 +13,7 @@
 //! - A server on it is started with `recovery_init_sync_method=syncfs` (PostgreSQL 14 and later), or it
 //!   would open every file at its start.
 //! - The process that serves it must outlive the server. When it ends early, the server's files answer
-//!   with errors, and [`sweep`] detaches what is left.
+//!   with errors, and its watcher ([`watched_by`]) or [`sweep`] detaches what is left.
 //!
 //! # Invariants
 //! - A block that cannot be read is an error, never zeros.
@@ -27,6 +27,7 @@ mod bring;
 mod content;
 mod durable;
 mod error;
+mod holder;
 mod hot;
 mod hydrate;
 mod layers;
@@ -39,6 +40,7 @@ mod record;
 mod serve;
 mod stale;
 mod tree;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,8 +62,10 @@ use crate::restore::NEEDED_FOLDERS;
 pub use error::{MountError, WhyNot};
 pub use hydrate::Hydration;
 pub use overlay::FilesOwner;
-pub use stale::{possible, sweep};
+pub use stale::{free, possible, sweep};
+pub use watch::{watch, watched_by};
 
+use holder::Holder;
 use hot::Recorder;
 use hydrate::Hydrating;
 use lower::Lower;
@@ -69,6 +73,7 @@ use overlay::Overlay;
 use pool::Pool;
 use serve::{Handing, Mounted, Shared};
 use tree::Tree;
+use watch::Watcher;
 
 /// What to mount, and where.
 #[derive(Clone)]
@@ -103,6 +108,8 @@ pub struct Mount {
     hot: Option<PathBuf>,
     /// Brings what was on that list.
     bringing: Option<JoinHandle<()>>,
+    /// Takes the mount away when this process is killed.
+    _watcher: Option<Watcher>,
 }
 
 impl Mount {
@@ -129,9 +136,7 @@ impl Mount {
             move |source: io::Error| MountError::Overlay { step, path, source }
         };
         let mountpoint = request.mountpoint.as_path();
-        if stale::is_abandoned(mountpoint) {
-            stale::detach(mountpoint).map_err(failed("detach", mountpoint))?;
-        }
+        stale::take_away(mountpoint).map_err(failed("detach", mountpoint))?;
         fs::create_dir_all(mountpoint).map_err(failed("make", mountpoint))?;
         if let Some(cache) = near.cache.or_else(|| request.point.open_near()) {
             request.point.keep_near(&cache);
@@ -155,7 +160,9 @@ impl Mount {
             false => Handing::Never,
         };
         let mounted = Mounted::new(Arc::clone(&shared), handing);
-        let session = fuser::spawn_mount(mounted, mountpoint, &configuration());
+        let holder = Holder::own().map_err(failed("serve", mountpoint))?;
+        let watcher = Watcher::start(holder).map_err(failed("watch over", mountpoint))?;
+        let session = fuser::spawn_mount(mounted, mountpoint, &configuration(holder));
         let hot = near.hot.map(|folder| hot::place(&folder, &summary.source));
         let mut mount = Self {
             session: Some(session.map_err(failed("mount", mountpoint))?),
@@ -164,6 +171,7 @@ impl Mount {
             hydrating: Mutex::default(),
             hot,
             bringing: None,
+            _watcher: watcher,
         };
         mount
             .bring_hot()
@@ -283,10 +291,10 @@ impl Drop for Mount {
     }
 }
 
-fn configuration() -> Config {
+fn configuration(holder: Holder) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(stale::NAME.to_owned()),
+        MountOption::FSName(stale::name(holder)),
         MountOption::Subtype("holdfast".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoAtime,

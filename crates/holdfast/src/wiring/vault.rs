@@ -296,6 +296,8 @@ impl Running {
 /// # Errors
 /// When the repository, the spool or a key cannot be used; nothing then runs.
 pub async fn start(config: &Config, stop: CancellationToken) -> Result<Running, Failure> {
+    // A vault that was killed may be held by its own mount, and hold the locks that this one needs.
+    holdfast_vault::mount::free();
     let key = Half::Vault.key(config)?;
     let told = vault_config(config)?;
     let sources = told.sources.clone();

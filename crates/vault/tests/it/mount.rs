@@ -7,3 +7,4 @@ mod same;
 mod scene;
 mod server;
 mod speed;
+mod stuck;
