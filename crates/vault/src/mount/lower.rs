@@ -70,27 +70,38 @@ impl Lower {
             return Ok(None);
         }
         match self.point.file(path).map_err(unreadable)? {
-            Some(record) => Ok(kind_of(&record)),
-            None => {
-                let below = self.point.has_below(path).map_err(unreadable)?;
-                Ok(below.then_some(LowerKind::Folder))
-            }
+            Some(record) => self.shown(path, &record),
+            None => self.folder(path),
         }
+    }
+
+    /// Returns as what a record is shown: the link of a tablespace is the folder of what it holds.
+    fn shown(&self, path: &str, record: &FileRecord) -> io::Result<Option<LowerKind>> {
+        match kind_of(record) {
+            None => self.folder(path),
+            kind => Ok(kind),
+        }
+    }
+
+    fn folder(&self, path: &str) -> io::Result<Option<LowerKind>> {
+        let below = self.point.has_below(path).map_err(unreadable)?;
+        Ok(below.then_some(LowerKind::Folder))
     }
 
     /// Returns what lies in a folder.
     pub(super) fn children(&self, folder: &str) -> io::Result<BTreeMap<String, LowerKind>> {
         let found = self.point.children(folder).map_err(unreadable)?;
-        let shown = found.into_iter().filter_map(|(name, record)| {
+        let mut shown = BTreeMap::new();
+        for (name, record) in found {
             let path = join(folder, &name);
             let kind = match &record {
-                Some(record) => kind_of(record),
+                _ if is_left_out(&path) => None,
+                Some(record) => self.shown(&path, record)?,
                 None => Some(LowerKind::Folder),
             };
-            kind.filter(|_| !is_left_out(&path))
-                .map(|kind| (name, kind))
-        });
-        Ok(shown.collect())
+            shown.extend(kind.map(|kind| (name, kind)));
+        }
+        Ok(shown)
     }
 
     /// Returns the whole blocks that are cheapest to read together with `block`, of a file that shows
