@@ -116,9 +116,9 @@ async fn psycopg2_suite_ends_the_same_through_the_door() {
     .await;
 }
 
-/// Without what is refused, whose tests wait for one another's locks.
+/// Without cursors `WITH HOLD`, which are refused.
 fn psycopg2() -> Vec<String> {
-    let refused = "not TwoPhase and not TPC and not LargeObject and not withhold";
+    let refused = "not withhold";
     match is_long() {
         true => vec!["tests".to_owned()],
         false => ["tests", "-k", refused].map(str::to_owned).to_vec(),
@@ -194,7 +194,6 @@ async fn psycopg_suite_of_a_checkout_ends_the_same_through_the_door() {
     .await;
 }
 
-const TWO_PHASE: &str = "prepared transactions are refused (ZU403)";
 const HELD_CURSOR: &str = "a cursor WITH HOLD would run inside the COMMIT, unmeasured (ZS403)";
 const READS_BY_DEFAULT: &str =
     "SHOW default_transaction_read_only says `on`: sessions read only by the door's default";
@@ -208,13 +207,10 @@ const ASYNCPG: &[(&str, &str)] = &[
     ("test_executemany_server_failure_during_writes", EARLY),
 ];
 const PSYCOPG2: &[(&str, &str)] = &[
-    ("ConnectionTwoPhaseTests::", TWO_PHASE),
-    ("Psycopg2TPCTests::", TWO_PHASE),
     ("NamedCursorTests::test_withhold", HELD_CURSOR),
     ("test_mixing_session_attribs", READS_BY_DEFAULT),
 ];
 const PSYCOPG: &[(&str, &str)] = &[
-    ("TestTPC::", TWO_PHASE),
     ("test_hold[", HELD_CURSOR),
     ("test_transaction_param_default", READS_BY_DEFAULT),
     (
